@@ -1,0 +1,139 @@
+"""The reports of all trials in columns, so that a million of them cost memory and time like arrays, not like objects.
+
+Row k of a trial is its report of step k + 1: steps are whole, start at 1, and have no gaps. Pure values; this module
+must not know where the bytes of a frozen block come from or go to.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a trial reported at one step; `time` is in seconds since the epoch."""
+
+    step: int
+    time: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Finished columns of trials 0, 1, ...: `lengths` reports each, one after the other, NaN where a metric is absent."""
+
+    lengths: Sequence[int]
+    time: memoryview
+    metrics: Mapping[str, memoryview]
+
+
+@dataclass(slots=True)
+class _Curve:
+    time: array[float] = field(default_factory=lambda: array("d"))
+    metrics: dict[str, array[float]] = field(default_factory=dict)
+
+
+class Curves:
+    """The reports by trial. Grows by `append`; a block read from a snapshot is cut into trials only when looked at."""
+
+    def __init__(self, block: Block | None = None) -> None:
+        self._block = block
+        self._offsets = [0, *accumulate(block.lengths)] if block else [0]
+        self._live: dict[int, _Curve] = {}
+
+    def length(self, trial: int) -> int:
+        """The number of steps that the trial has reported."""
+        live = self._live.get(trial)
+        if live is not None:
+            return len(live.time)
+        return self._block.lengths[trial] if self._block and trial < len(self._block.lengths) else 0
+
+    def append(self, trial: int, step: int, time: float, metrics: Iterable[tuple[str, float | None]]) -> bool:
+        """Adds a report; one of an earlier step replaces it and drops what came after.
+
+        Returns whether something was dropped. Raises `ValueError` where the step leaves a gap.
+        """
+        curve = self._curve(trial)
+        known = len(curve.time)
+        if not 1 <= step <= known + 1:
+            raise ValueError(f"trial {trial} reports step {step} after step {known}")
+        if step <= known:
+            _truncate(curve, step - 1)
+        curve.time.append(time)
+        for name, value in metrics:
+            if value is not None:
+                column = curve.metrics.get(name)
+                if column is None or len(column) < step - 1:
+                    column = _padded(curve, name, step - 1)
+                column.append(value)
+        return step <= known
+
+    def column(self, trial: int, metric: str) -> Sequence[float]:
+        """The values of one metric, step by step; NaN, or nothing at the end, where it was not reported."""
+        if trial not in self._live and self._block is not None and trial < len(self._block.lengths):
+            values = self._block.metrics.get(metric)
+            return () if values is None else values[self._offsets[trial] : self._offsets[trial + 1]]
+        return self._curve(trial).metrics.get(metric, ())
+
+    def reports(self, trial: int) -> list[Report]:
+        """The reports of a trial as objects, in the order of their steps."""
+        curve = self._curve(trial)
+        return [
+            Report(
+                index + 1,
+                time,
+                {n: c[index] for n, c in curve.metrics.items() if index < len(c) and not math.isnan(c[index])},
+            )
+            for index, time in enumerate(curve.time)
+        ]
+
+    def freeze(self, trials: int) -> Block:
+        """Copies the columns of trials 0 to `trials` - 1 into one block."""
+        lengths = [self.length(trial) for trial in range(trials)]
+        names = sorted({*(self._block.metrics if self._block else ()), *(n for c in self._live.values() for n in c.metrics)})
+        time = array("d")
+        for trial in range(trials):
+            time.extend(self._times(trial))
+        return Block(lengths, memoryview(time), {name: memoryview(self._joined(name, lengths)) for name in names})
+
+    def _joined(self, name: str, lengths: Sequence[int]) -> array[float]:
+        joined = array("d")
+        for trial, length in enumerate(lengths):
+            column = self.column(trial, name)
+            joined.extend(column)
+            joined.extend([NAN] * (length - len(column)))
+        return joined
+
+    def _times(self, trial: int) -> Sequence[float]:
+        if trial not in self._live and self._block is not None and trial < len(self._block.lengths):
+            return self._block.time[self._offsets[trial] : self._offsets[trial + 1]]
+        return self._curve(trial).time
+
+    def _curve(self, trial: int) -> _Curve:
+        curve = self._live.get(trial)
+        if curve is None:
+            curve = _Curve()
+            if self._block is not None and trial < len(self._block.lengths):
+                start, end = self._offsets[trial], self._offsets[trial + 1]
+                curve.time = array("d", self._block.time[start:end])
+                curve.metrics = {name: array("d", values[start:end]) for name, values in self._block.metrics.items()}
+            self._live[trial] = curve
+        return curve
+
+
+def _truncate(curve: _Curve, length: int) -> None:
+    del curve.time[length:]
+    for column in curve.metrics.values():
+        del column[length:]
+
+
+def _padded(curve: _Curve, name: str, length: int) -> array[float]:
+    column = curve.metrics.setdefault(name, array("d"))
+    column.extend([NAN] * (length - len(column)))
+    return column

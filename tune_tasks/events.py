@@ -1,0 +1,237 @@
+"""What can happen to a study: the events of its log, frozen, with their time inside.
+
+One event is one fact or one recorded intention. This module must not do I/O, read a clock, or know what an event
+means for the state of a study: that is `study.py`. Changing a field is a change of the log's format.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+FORMAT = 1
+"""The version of everything that is written to a study's URL; a reader refuses a higher one."""
+
+
+class Value(BaseModel):
+    """A frozen value that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Proposal(Value):
+    """A new configuration to try."""
+
+    number: int
+    params: dict[str, Any]
+    reason: str
+
+
+class Assignment(Value):
+    """A trial and the budget, in steps, up to which it shall run next; None means until its objective returns."""
+
+    trial: int
+    budget: int | None
+    last: bool = Field(description="Nothing is decided about the trial after this budget: it is complete.")
+    reason: str
+
+
+class Advance(Value):
+    """A decision: this paused trial goes on to a larger budget (in steps)."""
+
+    trial: int
+    budget: int
+    last: bool
+    reason: str
+
+
+class Prune(Value):
+    """A decision: this trial stops for good."""
+
+    trial: int
+    reason: str
+
+
+class CheckpointRef(Value):
+    """Where a checkpoint lies below the study's URL, and the SHA-256 of its manifest."""
+
+    key: str
+    digest: str
+    size: int = Field(description="bytes")
+
+
+class Created(Value):
+    """The study began with this spec. Always the first event."""
+
+    type: Literal["created"] = "created"
+    study: str
+    spec: dict[str, Any]
+    folder: str | None = Field(description="The folder of the spec file, a hint for importing its objective.")
+    time: float
+
+
+class Amended(Value):
+    """A person changed a part of the spec that may change while a study lives."""
+
+    type: Literal["amended"] = "amended"
+    spec: dict[str, Any]
+    changes: tuple[str, ...]
+    time: float
+
+
+class Planned(Value):
+    """A sample step fixed a batch, or made one longer: new trials, and what each of its trials shall run."""
+
+    type: Literal["planned"] = "planned"
+    key: str
+    run: str
+    round: int
+    batch: str
+    proposals: tuple[Proposal, ...]
+    assignments: tuple[Assignment, ...]
+    exhausted: bool = Field(description="The sampler has nothing more to propose.")
+    time: float
+
+
+class Opened(Value):
+    """A driver took the study over; every driver of a lower epoch is fenced from here on."""
+
+    type: Literal["opened"] = "opened"
+    epoch: int
+    owner: str
+    time: float
+
+
+class Started(Value):
+    """An attempt at a trial began, from the beginning (step 0) or from the checkpoint of that step."""
+
+    type: Literal["started"] = "started"
+    trial: int
+    attempt: int
+    step: int
+    worker: str
+    time: float
+
+
+class Reports(Value):
+    """Reports of several trials, one row each, in columns; None stands for a metric that a report does not have."""
+
+    type: Literal["reports"] = "reports"
+    trial: list[int]
+    attempt: list[int]
+    step: list[int]
+    time: list[float]
+    metrics: dict[str, list[float | None]]
+
+
+class Checkpointed(Value):
+    """A checkpoint of a trial lies complete in the store."""
+
+    type: Literal["checkpointed"] = "checkpointed"
+    trial: int
+    attempt: int
+    step: int
+    checkpoint: CheckpointRef
+    time: float
+
+
+class Ended(Value):
+    """An attempt at a trial is over.
+
+    `reached`: it ran its assigned budget. `returned`: the objective returned before that, so the trial is complete.
+    `carried`: it was paused at the end of a step and goes on in the next. `failed`: its objective raised or reported
+    nonsense. `lost`: its worker or node went away. `stopped`: it obeyed a decision to prune it.
+    """
+
+    type: Literal["ended"] = "ended"
+    trial: int
+    attempt: int
+    outcome: Literal["reached", "returned", "carried", "failed", "lost", "stopped"]
+    retry: bool = Field(default=False, description="A failed or lost trial is tried again.")
+    error: str | None = None
+    time: float
+
+
+class Pruned(Value):
+    """A running trial is told to stop for good; recorded before it is told."""
+
+    type: Literal["pruned"] = "pruned"
+    trial: int
+    step: int
+    reason: str
+    time: float
+
+
+class Launched(Value):
+    """A launch step is over."""
+
+    type: Literal["launched"] = "launched"
+    key: str
+    batch: str
+    reason: str
+    time: float
+
+
+class Judged(Value):
+    """An evaluate step decided who advances, who is pruned, and whether the study is done."""
+
+    type: Literal["judged"] = "judged"
+    key: str
+    batch: str
+    advances: tuple[Advance, ...]
+    prunes: tuple[Prune, ...]
+    done: bool
+    reason: str
+    time: float
+
+
+class Promoting(Value):
+    """A promote step decided; what follows only carries it out. `trial` is None where the champion stays."""
+
+    type: Literal["promoting"] = "promoting"
+    key: str
+    trial: int | None
+    step: int | None
+    value: float | None
+    champion: dict[str, Any] | None
+    reason: str
+    time: float
+
+
+class Promoted(Value):
+    """A promote step is over; `model` is what it returned, as JSON."""
+
+    type: Literal["promoted"] = "promoted"
+    key: str
+    model: dict[str, Any]
+    time: float
+
+
+Event: TypeAlias = (
+    Created
+    | Amended
+    | Planned
+    | Opened
+    | Started
+    | Reports
+    | Checkpointed
+    | Ended
+    | Pruned
+    | Launched
+    | Judged
+    | Promoting
+    | Promoted
+)
+
+_ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def encode(event: Event) -> bytes:
+    """Writes an event as one line of JSON, without the line break."""
+    return event.__pydantic_serializer__.to_json(event)
+
+
+def decode(line: bytes) -> Event:
+    """Reads an event back; raises `pydantic.ValidationError` where the line is not one."""
+    return _ANY.validate_json(line)

@@ -1,0 +1,109 @@
+"""How trials run: the protocol of a runner, what it is given, and what it says. One runner a file.
+
+A runner knows workers, not tuning: it must not import `decide`, a sampler or a scheduler, and must not write to the
+log. What it learns it hands to `deliver` as messages, in the order in which they happened on each worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from tune_tasks.events import CheckpointRef
+
+
+class TrialTask(NamedTuple):
+    """One attempt at a trial: run `config` up to `budget` steps, on from `checkpoint` (with its step) if there is one."""
+
+    trial: int
+    attempt: int
+    config: dict[str, Any]
+    budget: int | None
+    checkpoint: tuple[int, CheckpointRef] | None
+
+
+class Began(NamedTuple):
+    """A worker began an attempt. `time` is in seconds since the epoch, on the worker's clock."""
+
+    trial: int
+    attempt: int
+    step: int
+    worker: str
+    time: float
+
+
+class Row(NamedTuple):
+    """One report: finite metrics at one step of one attempt."""
+
+    trial: int
+    attempt: int
+    step: int
+    time: float
+    metrics: dict[str, float]
+
+
+class Saved(NamedTuple):
+    """A checkpoint lies complete in the store; it counts only once the log says so."""
+
+    trial: int
+    attempt: int
+    step: int
+    checkpoint: CheckpointRef
+    time: float
+
+
+class Over(NamedTuple):
+    """An attempt is over. `outcome` is that of `events.Ended`; `kind` names the error's class for a failed trial."""
+
+    trial: int
+    attempt: int
+    outcome: str
+    error: str | None
+    kind: str | None
+    time: float
+
+
+class Returned(NamedTuple):
+    """A task that was submitted will not be begun here, through no fault of its own; it may be submitted again."""
+
+    trial: int
+    attempt: int
+
+
+Message: TypeAlias = Began | Row | Saved | Over | Returned
+
+
+class Runner(Protocol):
+    """Runs attempts at trials on workers that stay warm from one to the next."""
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at once."""
+        ...
+
+    def open(self, deliver: Callable[[Message], None]) -> None:
+        """Makes the workers ready. `deliver` is called only from inside `wait`, on the thread that calls it."""
+        ...
+
+    def room(self) -> int:
+        """How many more tasks the workers take now, a few ahead of need where trials are short."""
+        ...
+
+    def submit(self, tasks: Sequence[TrialTask]) -> None:
+        """Hands tasks to workers; returns at once."""
+        ...
+
+    def wait(self, timeout: float) -> None:
+        """Delivers what has happened; waits up to `timeout` seconds for the first message."""
+        ...
+
+    def stop(self, trial: int, *, pause: bool) -> None:
+        """Asks a running trial to end at its next report; with `pause`, at its next report that has a checkpoint.
+
+        A task that has not begun is given back as `Returned` when it is to be paused.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends the workers and whatever runs on them. May be called twice, and from an exception handler."""
+        ...

@@ -1,0 +1,65 @@
+"""Finds samplers and schedulers by name, its own and those of other packages, through entry points.
+
+This module must not import a plug-in before a spec names it, and must not decide what a plug-in's options mean.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from tune_tasks.errors import ConfigError, invalid
+from tune_tasks.samplers import GROUP as SAMPLERS
+from tune_tasks.samplers import Sampler
+from tune_tasks.schedulers import GROUP as SCHEDULERS
+from tune_tasks.schedulers import Scheduler
+from tune_tasks.spec import Plugin, StudySpec, explain
+
+_BUILT_IN = {
+    SAMPLERS: {
+        "random": "tune_tasks.samplers.random:RandomSampler",
+        "grid": "tune_tasks.samplers.grid:GridSampler",
+        "sobol": "tune_tasks.samplers.sobol:SobolSampler",
+        "tpe": "tune_tasks.samplers.tpe:TPESampler",
+    },
+    SCHEDULERS: {
+        "none": "tune_tasks.schedulers.none:NoScheduler",
+        "asha": "tune_tasks.schedulers.asha:ASHA",
+        "successive_halving": "tune_tasks.schedulers.successive_halving:SuccessiveHalving",
+        "hyperband": "tune_tasks.schedulers.hyperband:Hyperband",
+        "median": "tune_tasks.schedulers.median:MedianStopping",
+    },
+}
+
+
+def sampler(spec: StudySpec) -> Sampler:
+    """Builds the sampler that the spec names. Raises `ConfigError` for an unknown name or option."""
+    return cast("Sampler", _build(SAMPLERS, "sampler", spec.sampler))
+
+
+def scheduler(spec: StudySpec) -> Scheduler:
+    """Builds the scheduler that the spec names. Raises `ConfigError` for an unknown name or option."""
+    return cast("Scheduler", _build(SCHEDULERS, "scheduler", spec.scheduler))
+
+
+def available(group: str) -> dict[str, EntryPoint]:
+    """The plug-ins of a group by name; the built-in ones are there even where nothing is installed."""
+    found = {name: EntryPoint(name, value, group) for name, value in _BUILT_IN[group].items()}
+    return {**{point.name: point for point in entry_points(group=group)}, **found}
+
+
+def _build(group: str, kind: str, plugin: Plugin) -> Any:
+    known = available(group)
+    if plugin.name not in known:
+        raise invalid(f"{kind}.name", plugin.name, f"there are {', '.join(sorted(known))}", known)
+    try:
+        made: type[BaseModel] = known[plugin.name].load()
+    except ImportError as error:
+        raise ConfigError(f"{kind}.name: {plugin.name!r} cannot be loaded: {error}") from error
+    try:
+        return made(**plugin.options)
+    except ValidationError as error:
+        message = str(explain(error, made)).replace("\n", f"\n{kind}.")
+        raise ConfigError(f"{kind}.{message}") from None

@@ -1,0 +1,331 @@
+"""What a user writes: the spec of a study, its defaults, and the one clear message for each mistake.
+
+Parsing and validation only. This module must not look plug-ins up, import an objective, or touch a store; the file
+that `load_spec` reads is its only I/O.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from tune_tasks.errors import ConfigError, invalid
+from tune_tasks.space import Space
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: Any) -> Any:
+    """Reads `90`, `"90s"`, `"10m"`, `"1h30m"` or `"2d"` as seconds."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
+        raise ValueError(f"{value!r} is not a duration; write seconds, or for example 90s, 10m, 1h30m, 2d")
+    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", value))
+
+
+def _import_string(value: Any) -> Any:
+    if isinstance(value, str) and not _IMPORT.fullmatch(value):
+        raise ValueError(f"{value!r} is not an import string; write module:name, for example objective:train")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+ImportString = Annotated[str, BeforeValidator(_import_string)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Plugin(_Section):
+    """A sampler or scheduler by name, with its options beside the name; a plain string is the name alone."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Resources(_Section):
+    """What each trial occupies while it runs; fractions share a device."""
+
+    cpu: float = Field(default=1, ge=0, description="CPU cores")
+    gpu: float = Field(default=0, ge=0, description="GPUs; a fraction shares one GPU between trials")
+    memory: int | None = Field(default=None, gt=0, description="bytes of memory that Ray reserves")
+    custom: dict[str, float] = Field(default_factory=dict, description="Ray's custom resources, by name")
+
+
+class Budget(_Section):
+    """When the study has spent enough."""
+
+    trials: int = Field(default=64, ge=1, description="configurations to try in all")
+    concurrency: int | None = Field(default=None, ge=1, description="trials at once; by default what the cluster fits")
+    wall_time: Duration | None = Field(default=None, description="driver time in all, as seconds or 90s, 10m, 1h30m")
+
+
+class Retry(_Section):
+    """How often a trial is tried again; what its own code does and what the cluster does are counted apart."""
+
+    failures: int = Field(default=0, ge=0, description="retries after an exception of the objective")
+    infrastructure: int = Field(default=20, ge=0, description="retries after a lost worker or node")
+
+
+class Execution(_Section):
+    """How trials are run; it decides nothing about the search."""
+
+    runner: Literal["ray", "inline"] = Field(default="ray", description="inline runs in this process, for a debugger")
+    flow: Literal["rounds", "streaming"] = Field(
+        default="rounds",
+        description="rounds: a launch step runs one batch. streaming: it samples and evaluates until the budget is spent.",
+    )
+    batch: int | None = Field(default=None, ge=1, description="trials in a batch; by default four times the concurrency")
+    address: str | None = Field(default=None, description="a running Ray cluster; by default one on this machine")
+    isolation: Literal["worker", "process"] = Field(
+        default="worker", description="process: a fresh process for each trial instead of a warm worker"
+    )
+    group_time: Duration = Field(default=0.1, description="longest time that a report waits for its commit")
+    group_rows: int = Field(default=500, ge=1, description="most reports in one commit")
+
+
+class Promotion(_Section):
+    """What becomes of the best trial."""
+
+    model: str | None = Field(default=None, description="name in the model registry; by default the study's")
+    min_improvement: float = Field(default=0.0, ge=0, description="by how much, in the metric, to beat the champion")
+    alias: str = Field(default="champion", description="the registry alias that downstream tasks load")
+    registry: str | None = Field(
+        default=None,
+        description="MLflow registry URI, or 'none'; by default MLFLOW_TRACKING_URI, else a SQLite file in a local store",
+    )
+    loader: ImportString | None = Field(default=None, description="loads a checkpoint folder into something with predict")
+    evaluate: ImportString | None = Field(default=None, description="gets a checkpoint folder, returns held-out metrics")
+
+
+class StudySpec(_Section):
+    """Everything that defines a study. `name`, `objective`, `metric`, `mode` and `space` are all that it must have."""
+
+    name: str = Field(description="the study lives at <store>/<name>")
+    store: str = Field(default="./studies", description="any fsspec URL or local path")
+    objective: ImportString = Field(description="import string module:name; a function or class in Python")
+    metric: str = Field(min_length=1, description="the reported metric to optimise")
+    mode: Literal["min", "max"]
+    space: Space
+    sampler: Plugin = Plugin(name="tpe")
+    scheduler: Plugin = Plugin(name="none")
+    resources: Resources = Resources()
+    budget: Budget = Budget()
+    retry: Retry = Retry()
+    execution: Execution = Execution()
+    promotion: Promotion = Promotion()
+    unsafe_single_writer: bool = Field(
+        default=False, description="accept a store that cannot create an object only if it is absent"
+    )
+
+    _target: Any = PrivateAttr(default=None)
+    _folder: Path | None = PrivateAttr(default=None)
+
+    def __init__(self, **data: Any) -> None:
+        target = data.get("objective")
+        if callable(target):
+            data["objective"] = _name_of(target)
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise explain(error, type(self)) from None
+        self._target = target if callable(target) else None
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        return check_name(name)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the file that this spec was read from."""
+        return self._folder
+
+    def resolve_objective(self, folder: str | Path | None = None) -> Callable[..., Any]:
+        """Imports and returns the objective; `folder` is searched first. Raises `ConfigError` where that fails."""
+        return self._target or resolve(self.objective, "objective", folder or self._folder)
+
+    def record(self) -> dict[str, Any]:
+        """The spec as JSON values for the log: everything but the store, which is where the log is."""
+        return self.model_dump(mode="json", exclude={"store"})
+
+
+def load_spec(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Reads a spec from a YAML or JSON file, or from a mapping.
+
+    `overrides` maps dotted paths (`budget.trials`) to values that replace what the file says.
+    Raises `ConfigError` with the path, the value, what is allowed and the nearest right name.
+    """
+    folder = None
+    if isinstance(source, Mapping):
+        data = dict(source)
+    else:
+        path = Path(source)
+        data, folder = _read(path), path.resolve().parent
+    for dotted, value in (overrides or {}).items():
+        _override(data, dotted, value)
+    spec = StudySpec(**data)
+    spec._folder = folder  # noqa: SLF001  # the loader is the one place that knows the folder
+    return spec
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lists where two recorded specs differ, one line for each dotted path."""
+    found: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key} is {after!r} here and {before!r} in the study")
+    return found
+
+
+def check_name(name: str) -> str:
+    """Returns `name` where it is safe as a part of a path and of a URL; raises `ValueError` otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a name; use 1 to 128 letters, digits, '.', '_' and '-', no leading '.' or '-'")
+    return name
+
+
+def resolve(target: str, path: str, folder: str | Path | None = None) -> Callable[..., Any]:
+    """Imports `module:name`; `folder` is searched first. `path` is where the spec says it, for the message."""
+    module_name, _, attribute = target.partition(":")
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
+        raise invalid(path, target, f"module {module_name!r} has no such name ({error})", _prefixed(module_name, names)) from None
+    except Exception as error:
+        raise ConfigError(f"{path}: {target!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{path}: {target!r} is a {type(found).__name__}; it must be a function or a class")
+    return typing.cast("Callable[..., Any]", found)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> ConfigError:
+    """Turns pydantic's errors into one `ConfigError`, a line for each mistake."""
+    return ConfigError("\n".join(_explain_one(details, model) for details in error.errors()))
+
+
+def _explain_one(details: ErrorDetails, model: type[BaseModel]) -> str:
+    where = [str(part) for part in details["loc"]]
+    path = ".".join(part for part in where if part not in {"float", "int", "categorical", "grid", "constant"}) or "spec"
+    match details["type"]:
+        case "extra_forbidden":
+            allowed = _fields_at(model, details["loc"][:-1])
+            return str(invalid(path, where[-1], f"unknown key; allowed are {', '.join(allowed)}", allowed))
+        case "missing":
+            return f"{path}: missing; it must be given"
+        case "union_tag_invalid" | "union_tag_not_found":
+            kinds = ["float", "int", "categorical", "grid", "constant"]
+            value = details["input"].get("type") if isinstance(details["input"], Mapping) else details["input"]
+            return str(invalid(f"{path}.type", value, f"allowed are {', '.join(kinds)}", kinds))
+        case "value_error":
+            return f"{path}: {details['msg'].removeprefix('Value error, ')}"
+        case "literal_error":
+            expected = details["ctx"]["expected"]
+            return str(invalid(path, details["input"], f"allowed are {expected}", re.findall(r"'([^']*)'", expected)))
+        case _:
+            return str(invalid(path, details["input"], details["msg"][:1].lower() + details["msg"][1:]))
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names the keys that are allowed at a place in the spec."""
+    current: Any = model
+    for part in location:
+        if current is Space:
+            break
+        annotation = current.model_fields[str(part)].annotation
+        options = [annotation, *typing.get_args(annotation)]
+        current = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    if current is Space:
+        from tune_tasks import space  # noqa: PLC0415  # only an error needs the classes by name
+
+        return list(getattr(space, str(location[-1]).capitalize()).model_fields)
+    return list(current.model_fields)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415  # a spec built in Python needs no YAML
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a YAML or JSON file: it is not UTF-8 text") from None
+    try:
+        data = yaml.load(text, Loader=_loader())  # noqa: S506  # a SafeLoader with one more number format
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}, must be a mapping with the keys of a spec")
+    return data
+
+
+def _loader() -> Any:
+    """A safe YAML loader that reads 1e-5 as a number, which YAML 1.1 takes for text."""
+    import yaml  # noqa: PLC0415  # as in _read
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader
+
+
+def _override(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *groups, leaf = dotted.split(".")
+    inner = data
+    for group in groups:
+        nested = inner.get(group, {})
+        inner[group] = {"name": nested} if isinstance(nested, str) else dict(nested)
+        inner = inner[group]
+    inner[leaf] = value
+
+
+def _name_of(target: Any) -> str:
+    name = f"{getattr(target, '__module__', '')}:{getattr(target, '__qualname__', '')}"
+    return re.sub(r"[^\w.:]", "_", name) if _IMPORT.fullmatch(re.sub(r"[^\w.:]", "_", name)) else "objective:unnamed"
+
+
+def _prefixed(module: str, names: list[str]) -> list[str]:
+    return [f"{module}:{name}" for name in names]

@@ -1,0 +1,328 @@
+"""What is true of a study now: the fold of its log, trial by trial.
+
+`StudyState.apply` is the only way in which a state changes, and a function of the state and the event alone: it must
+not read a clock, draw a random number, or do I/O. Samplers, schedulers and decisions read a state and never write it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, assert_never
+
+from tune_tasks.curves import Curves, Report
+from tune_tasks.events import (
+    Advance,
+    Amended,
+    Assignment,
+    Checkpointed,
+    CheckpointRef,
+    Created,
+    Ended,
+    Event,
+    Judged,
+    Launched,
+    Opened,
+    Planned,
+    Promoted,
+    Promoting,
+    Prune,
+    Pruned,
+    Reports,
+    Started,
+)
+from tune_tasks.spec import StudySpec
+
+TrialStatus: TypeAlias = Literal["queued", "running", "paused", "completed", "pruned", "failed"]
+OVER: frozenset[str] = frozenset({"completed", "pruned", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One configuration and what came of it. `value` is the best that it reported, `budget` its steps so far."""
+
+    number: int
+    params: dict[str, Any]
+    reason: str
+    state: TrialStatus = "queued"
+    value: float | None = None
+    best_step: int | None = None
+    budget: int = 0
+    target: int | None = None
+    last: bool = False
+    batch: str = ""
+    advance: Advance | None = None
+    attempts: int = 0
+    failures: int = 0
+    losses: int = 0
+    why: str = ""
+    error: str | None = None
+    checkpoints: tuple[tuple[int, CheckpointRef], ...] = ()
+    curves: Curves = field(default_factory=Curves, repr=False, compare=False)
+
+    @property
+    def reports(self) -> list[Report]:
+        """Everything that the trial reported, step by step."""
+        return self.curves.reports(self.number)
+
+    @property
+    def checkpoint(self) -> tuple[int, CheckpointRef] | None:
+        """The newest recorded checkpoint, with its step."""
+        return max(self.checkpoints, key=lambda item: item[0]) if self.checkpoints else None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a sample step gave: trials to run, each up to a budget in steps (None: until its objective returns)."""
+
+    id: str
+    run: str
+    round: int
+    trials: tuple[tuple[int, int | None], ...]
+    exhausted: bool = False
+
+
+@dataclass(slots=True)
+class StudyState:
+    """The study as its log tells it. Read its fields as you like; only `apply` may change them."""
+
+    study: str = ""
+    spec: StudySpec = None  # type: ignore[assignment]  # the first event is always Created
+    folder: str | None = None
+    trials: list[Trial] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+    queue: dict[int, None] = field(default_factory=dict)
+    running: dict[int, None] = field(default_factory=dict)
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rounds: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0
+    exhausted: bool = False
+    done: bool = False
+    reason: str = ""
+    spent: float = 0.0
+    since: float | None = None
+    now: float = 0.0
+    promotions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that drivers have worked on this study, by the times in the log."""
+        return self.spent + (self.now - self.since if self.since is not None else 0.0)
+
+    @property
+    def sign(self) -> float:
+        """1 where a smaller metric is better, -1 where a larger one is."""
+        return 1.0 if self.spec.mode == "min" else -1.0
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best value among those that did not fail; of equals, the first."""
+        return min(self.ranked(), key=lambda trial: self.sign * _known(trial.value), default=None)
+
+    def ranked(self) -> Iterator[Trial]:
+        """The trials that have a value and did not fail."""
+        return (trial for trial in self.trials if trial.value is not None and trial.state != "failed")
+
+    def curve(self, number: int) -> Sequence[float]:
+        """The objective metric of a trial, step by step."""
+        return self.curves.column(number, self.spec.metric)
+
+    def value_at(self, number: int, budget: int) -> float | None:
+        """The best value of a trial up to `budget` steps; None before it has run that far."""
+        column = self.curve(number)
+        if len(column) < budget:
+            return None
+        return min(column[:budget]) if self.spec.mode == "min" else max(column[:budget])
+
+    def count(self, *states: str) -> int:
+        """How many trials are in one of these states."""
+        return sum(trial.state in states for trial in self.trials)
+
+    def apply(self, event: Event) -> None:
+        """Takes one more event in. Raises `ValueError` where it cannot follow from the events before."""
+        match event:
+            case Created():
+                self.study, self.folder, self.spec = event.study, event.folder, StudySpec(**event.spec)
+            case Amended():
+                self.spec, self.done = StudySpec(**event.spec), False
+            case Planned():
+                self._plan(event)
+            case Opened():
+                self._open(event)
+            case Started():
+                self._start(event)
+            case Reports():
+                self._report(event)
+            case Checkpointed():
+                self._checkpoint(event)
+            case Ended():
+                self._end(event)
+            case Pruned():
+                self._prune(event.trial, event.reason)
+            case Launched():
+                self._launched(event)
+            case Judged():
+                self._judge(event)
+            case Promoting():
+                self.steps[f"{event.key}/decision"] = event.model_dump(mode="json", exclude={"type"})
+            case Promoted():
+                self.steps[event.key] = event.model
+                self.promotions.append(event.model)
+            case _:
+                assert_never(event)
+
+    def _plan(self, event: Planned) -> None:
+        for proposal in event.proposals:
+            if proposal.number != len(self.trials):
+                raise ValueError(f"trial {proposal.number} is proposed, expected trial {len(self.trials)}")
+            self.trials.append(Trial(proposal.number, proposal.params, proposal.reason, curves=self.curves))
+        for assignment in event.assignments:
+            self._assign(assignment, event.batch)
+        self.exhausted = self.exhausted or event.exhausted
+        self.batches[event.batch] = event.run
+        self.steps[event.key] = {
+            "id": event.batch,
+            "run": event.run,
+            "round": event.round,
+            "trials": [(a.trial, a.budget) for a in event.assignments],
+            "exhausted": event.exhausted,
+        }
+
+    def _assign(self, assignment: Assignment, batch: str) -> None:
+        trial = self.trials[assignment.trial]
+        if trial.state in OVER or trial.state == "running":
+            raise ValueError(f"trial {trial.number} is {trial.state} and cannot be assigned")
+        self._put(
+            replace(
+                trial,
+                state="queued",
+                target=assignment.budget,
+                last=assignment.last,
+                batch=batch,
+                advance=None,
+                why=assignment.reason,
+            )
+        )
+
+    def _open(self, event: Opened) -> None:
+        if event.epoch <= self.epoch:
+            raise ValueError(f"epoch {event.epoch} is opened after epoch {self.epoch}")
+        self._close(self.now)
+        self.epoch, self.since, self.now = event.epoch, event.time, event.time
+        for number in list(self.running):
+            trial = self.trials[number]
+            self._put(replace(trial, state="queued", why="its driver went away"))
+
+    def _start(self, event: Started) -> None:
+        trial = self.trials[event.trial]
+        self.now = max(self.now, event.time)
+        if trial.state == "queued" and event.attempt > trial.attempts:
+            self._put(replace(trial, state="running", attempts=event.attempt))
+
+    def _report(self, event: Reports) -> None:
+        columns = list(event.metrics.items())
+        changed: dict[int, bool] = {}
+        for row, number in enumerate(event.trial):
+            trial = self.trials[number]
+            if trial.state != "running" or event.attempt[row] != trial.attempts:
+                continue
+            values = ((name, column[row]) for name, column in columns)
+            dropped = self.curves.append(number, event.step[row], event.time[row], values)
+            changed[number] = changed.get(number, False) or dropped
+        if event.time:
+            self.now = max(self.now, event.time[-1])
+        for number, dropped in changed.items():
+            self._put(self._valued(self.trials[number], afresh=dropped))
+
+    def _valued(self, trial: Trial, *, afresh: bool) -> Trial:
+        """Brings a trial's value up to its curve; from scratch where a part of the curve was dropped."""
+        column = self.curve(trial.number)
+        start = 0 if afresh else trial.budget
+        value, best = (None, None) if afresh else (trial.value, trial.best_step)
+        for index in range(start, len(column)):
+            number = column[index]
+            if not math.isnan(number) and (value is None or self.sign * number < self.sign * value):
+                value, best = number, index + 1
+        return replace(trial, value=value, best_step=best, budget=self.curves.length(trial.number))
+
+    def _checkpoint(self, event: Checkpointed) -> None:
+        trial = self.trials[event.trial]
+        self.now = max(self.now, event.time)
+        if event.attempt == trial.attempts and trial.state == "running":
+            kept = tuple(item for item in trial.checkpoints if item[0] < event.step)
+            self._put(replace(trial, checkpoints=(*kept, (event.step, event.checkpoint))))
+
+    def _end(self, event: Ended) -> None:
+        trial = self.trials[event.trial]
+        self.now = max(self.now, event.time)
+        if event.attempt != trial.attempts or trial.state != "running":
+            return
+        match event.outcome:
+            case "reached":
+                self._put(replace(trial, state="completed" if trial.last else "paused"))
+            case "returned":
+                self._put(replace(trial, state="completed"))
+            case "carried":
+                self._put(replace(trial, state="queued", why="paused at the end of a step"))
+            case "failed":
+                state: TrialStatus = "queued" if event.retry else "failed"
+                self._put(replace(trial, state=state, failures=trial.failures + 1, error=event.error))
+            case "lost":
+                state = "queued" if event.retry else "failed"
+                self._put(replace(trial, state=state, losses=trial.losses + 1, error=event.error))
+            case "stopped":
+                raise ValueError(f"trial {trial.number} stopped without a decision to prune it")
+            case _:
+                assert_never(event.outcome)
+
+    def _prune(self, number: int, reason: str) -> None:
+        trial = self.trials[number]
+        if trial.state not in OVER:
+            self._put(replace(trial, state="pruned", advance=None, why=reason))
+
+    def _launched(self, event: Launched) -> None:
+        self._close(event.time)
+        self.steps[event.key] = {"batch": event.batch, "reason": event.reason}
+
+    def _judge(self, event: Judged) -> None:
+        for advance in event.advances:
+            trial = self.trials[advance.trial]
+            if trial.state == "paused":
+                self._put(replace(trial, advance=advance, why=advance.reason))
+        for prune in event.prunes:
+            self._prune(prune.trial, prune.reason)
+        self.done, self.reason = self.done or event.done, event.reason
+        run = self.batches.get(event.batch, "")
+        self.rounds[run] = self.rounds.get(run, 0) + (event.key == f"{event.batch}/evaluate")
+        self.steps[event.key] = {
+            "batch": event.batch,
+            "done": event.done,
+            "reason": event.reason,
+            "advances": [a.trial for a in event.advances],
+            "prunes": [p.trial for p in event.prunes],
+        }
+
+    def _close(self, time: float) -> None:
+        if self.since is not None:
+            self.spent, self.since = self.spent + max(0.0, time - self.since), None
+            self.now = max(self.now, time)
+
+    def _put(self, trial: Trial) -> None:
+        before = self.trials[trial.number].state
+        self.trials[trial.number] = trial
+        if before != trial.state or trial.state == "queued":
+            self.queue.pop(trial.number, None)
+            self.running.pop(trial.number, None)
+            if trial.state == "queued":
+                self.queue[trial.number] = None
+            elif trial.state == "running":
+                self.running[trial.number] = None
+
+
+def _known(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+__all__ = ["OVER", "Advance", "Batch", "Prune", "StudyState", "Trial", "TrialStatus"]
