@@ -26,7 +26,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Finished columns of trials 0, 1, ...: `lengths` reports each, one after the other, NaN where a metric is absent."""
+    """Finished columns of trials 0, 1, ...: `lengths` reports each, in a row; NaN where a metric is absent."""
 
     lengths: Sequence[int]
     time: memoryview
@@ -96,7 +96,9 @@ class Curves:
     def freeze(self, trials: int) -> Block:
         """Copies the columns of trials 0 to `trials` - 1 into one block."""
         lengths = [self.length(trial) for trial in range(trials)]
-        names = sorted({*(self._block.metrics if self._block else ()), *(n for c in self._live.values() for n in c.metrics)})
+        names = sorted(
+            {*(self._block.metrics if self._block else ()), *(n for c in self._live.values() for n in c.metrics)}
+        )
         time = array("d")
         for trial in range(trials):
             time.extend(self._times(trial))

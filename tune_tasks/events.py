@@ -164,11 +164,14 @@ class Pruned(Value):
 
 
 class Launched(Value):
-    """A launch step is over."""
+    """A launch step is over; `states` counts the trials of its batch, `best` is the study's best trial by then."""
 
     type: Literal["launched"] = "launched"
     key: str
     batch: str
+    states: dict[str, int]
+    best: int | None
+    value: float | None
     reason: str
     time: float
 
@@ -182,6 +185,8 @@ class Judged(Value):
     advances: tuple[Advance, ...]
     prunes: tuple[Prune, ...]
     done: bool
+    best: int | None
+    value: float | None
     reason: str
     time: float
 

@@ -47,7 +47,7 @@ class Float(_Parameter):
 
     @model_validator(mode="after")
     def _check(self) -> Float:
-        _check_range(self.low, self.high, self.log, self.step)
+        _check_range(self.low, self.high, log=self.log, step=self.step)
         return self
 
     def from_unit(self, unit: float) -> float:
@@ -82,7 +82,7 @@ class Int(_Parameter):
 
     @model_validator(mode="after")
     def _check(self) -> Int:
-        _check_range(self.low, self.high, self.log, self.step if self.step != 1 else None)
+        _check_range(self.low, self.high, log=self.log, step=self.step if self.step != 1 else None)
         return self
 
     def from_unit(self, unit: float) -> int:
@@ -238,9 +238,11 @@ def _flat(data: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, {"type": "constant", "value": value}
 
 
-def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+def _check_range(low: float, high: float, *, log: bool, step: float | None) -> None:
     if low >= high:
-        raise ValueError(f"the range [{low}, {high}] is {'empty' if low == high else 'inverted'}; low must be below high")
+        raise ValueError(
+            f"the range [{low}, {high}] is {'empty' if low == high else 'inverted'}; low must be below high"
+        )
     if log and low <= 0:
         raise ValueError(f"a log range must lie above zero, and low is {low}")
     if log and step is not None:

@@ -105,9 +105,11 @@ class Execution(_Section):
     runner: Literal["ray", "inline"] = Field(default="ray", description="inline runs in this process, for a debugger")
     flow: Literal["rounds", "streaming"] = Field(
         default="rounds",
-        description="rounds: a launch step runs one batch. streaming: it samples and evaluates until the budget is spent.",
+        description="rounds: a launch step runs one batch; streaming: it goes on until the budget is spent",
     )
-    batch: int | None = Field(default=None, ge=1, description="trials in a batch; by default four times the concurrency")
+    batch: int | None = Field(
+        default=None, ge=1, description="trials in a batch; by default four times the concurrency"
+    )
     address: str | None = Field(default=None, description="a running Ray cluster; by default one on this machine")
     isolation: Literal["worker", "process"] = Field(
         default="worker", description="process: a fresh process for each trial instead of a warm worker"
@@ -126,8 +128,10 @@ class Promotion(_Section):
         default=None,
         description="MLflow registry URI, or 'none'; by default MLFLOW_TRACKING_URI, else a SQLite file in a local store",
     )
-    loader: ImportString | None = Field(default=None, description="loads a checkpoint folder into something with predict")
-    evaluate: ImportString | None = Field(default=None, description="gets a checkpoint folder, returns held-out metrics")
+    loader: ImportString | None = Field(default=None, description="turns a checkpoint folder into a model")
+    evaluate: ImportString | None = Field(
+        default=None, description="gets a checkpoint folder, returns held-out metrics"
+    )
 
 
 class StudySpec(_Section):
@@ -173,6 +177,11 @@ class StudySpec(_Section):
         """The folder of the file that this spec was read from."""
         return self._folder
 
+    @property
+    def target(self) -> Any:
+        """The objective as the Python object that was given; None where it was an import string."""
+        return self._target
+
     def resolve_objective(self, folder: str | Path | None = None) -> Callable[..., Any]:
         """Imports and returns the objective; `folder` is searched first. Raises `ConfigError` where that fails."""
         return self._target or resolve(self.objective, "objective", folder or self._folder)
@@ -216,7 +225,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def check_name(name: str) -> str:
     """Returns `name` where it is safe as a part of a path and of a URL; raises `ValueError` otherwise."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a name; use 1 to 128 letters, digits, '.', '_' and '-', no leading '.' or '-'")
+        raise ValueError(
+            f"{name!r} is not a name; use 1 to 128 letters, digits, '.', '_' and '-', no leading '.' or '-'"
+        )
     return name
 
 
@@ -231,7 +242,9 @@ def resolve(target: str, path: str, folder: str | Path | None = None) -> Callabl
             found = getattr(found, part)
     except AttributeError as error:
         names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
-        raise invalid(path, target, f"module {module_name!r} has no such name ({error})", _prefixed(module_name, names)) from None
+        raise invalid(
+            path, target, f"module {module_name!r} has no such name ({error})", _prefixed(module_name, names)
+        ) from None
     except Exception as error:
         raise ConfigError(f"{path}: {target!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
@@ -276,14 +289,14 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
         options = [annotation, *typing.get_args(annotation)]
         current = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
     if current is Space:
-        from tune_tasks import space  # noqa: PLC0415  # only an error needs the classes by name
+        from tune_tasks import space  # only an error needs the classes by name
 
         return list(getattr(space, str(location[-1]).capitalize()).model_fields)
     return list(current.model_fields)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415  # a spec built in Python needs no YAML
+    import yaml  # a spec built in Python needs no YAML
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -302,7 +315,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _loader() -> Any:
     """A safe YAML loader that reads 1e-5 as a number, which YAML 1.1 takes for text."""
-    import yaml  # noqa: PLC0415  # as in _read
+    import yaml  # as in _read
 
     class Loader(yaml.SafeLoader):
         pass

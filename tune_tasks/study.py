@@ -284,7 +284,7 @@ class StudyState:
 
     def _launched(self, event: Launched) -> None:
         self._close(event.time)
-        self.steps[event.key] = {"batch": event.batch, "reason": event.reason}
+        self.steps[event.key] = event.model_dump(include={"batch", "states", "best", "value", "reason"})
 
     def _judge(self, event: Judged) -> None:
         for advance in event.advances:
@@ -297,11 +297,9 @@ class StudyState:
         run = self.batches.get(event.batch, "")
         self.rounds[run] = self.rounds.get(run, 0) + (event.key == f"{event.batch}/evaluate")
         self.steps[event.key] = {
-            "batch": event.batch,
-            "done": event.done,
-            "reason": event.reason,
-            "advances": [a.trial for a in event.advances],
-            "prunes": [p.trial for p in event.prunes],
+            **event.model_dump(include={"batch", "done", "best", "value", "reason"}),
+            "advances": [advance.trial for advance in event.advances],
+            "prunes": [prune.trial for prune in event.prunes],
         }
 
     def _close(self, time: float) -> None:

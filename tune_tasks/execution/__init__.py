@@ -13,7 +13,7 @@ from tune_tasks.events import CheckpointRef
 
 
 class TrialTask(NamedTuple):
-    """One attempt at a trial: run `config` up to `budget` steps, on from `checkpoint` (with its step) if there is one."""
+    """One attempt at a trial: run `config` up to `budget` steps, on from `checkpoint` (and its step) if any."""
 
     trial: int
     attempt: int

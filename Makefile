@@ -1,0 +1,85 @@
+# The commands of this project; `make help` lists them. PYTHON is the interpreter, 3.11 to 3.13, that the environments
+# are made from; nothing else has to be installed.
+
+PYTHON ?= python3
+MAKEFLAGS += --no-print-directory
+
+EXTRAS := --extra mlflow
+PINS := pip compile --universal --fork-strategy fewest --python-version 3.11 --quiet --no-progress \
+	--custom-compile-command "make pins" pyproject.toml
+PROVIDER_OF_.venv := providers/prefect
+PROVIDER_OF_.venv-airflow := providers/airflow
+AIRFLOW_TESTS := tests/providers/airflow tests/dags
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env env-airflow run test check docs schema bench build pins clean
+
+help: ## List these commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: .venv/.stamp ## Make .venv: the engine, every extra that is tested, and Prefect.
+
+env-airflow: .venv-airflow/.stamp ## Make .venv-airflow: the engine and Airflow, which cannot share with Prefect.
+
+run: env ## Tune the digits example, from one file to a promoted model.
+	.venv/bin/tune-tasks run examples/digits/study.yaml
+
+test: env env-airflow ## Run all tests, in both environments, also when those in the first fail.
+	@failed=0; \
+	.venv/bin/python -m pytest $(AIRFLOW_TESTS:%=--ignore=%) || failed=1; \
+	.venv-airflow/bin/python -m pytest $(AIRFLOW_TESTS) || failed=1; \
+	exit $$failed
+
+check: env env-airflow ## Run ruff, mypy and the test of the imports' direction.
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/mypy --cache-dir .mypy_cache/airflow --python-executable .venv-airflow/bin/python providers/airflow/src
+	.venv/bin/python -m pytest -q tests/test_imports.py
+
+docs: env ## Write what is generated: docs/spec.md and docs/spec.schema.json.
+	@mkdir -p docs
+	.venv/bin/tune-tasks schema --format markdown > docs/spec.md
+	.venv/bin/tune-tasks schema > docs/spec.schema.json
+
+schema: docs ## The same.
+
+bench: env ## Measure the overhead for each trial, and the time to open a large study.
+	.venv/bin/python benchmarks/overhead.py
+	.venv/bin/python benchmarks/open_study.py
+
+build: env ## Build the wheels of the three distributions into dist/.
+	@for folder in . providers/airflow providers/prefect; do \
+		.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist $$folder \
+		|| exit 1; \
+	done
+	@ls dist/*.whl
+
+pins: .venv/bin/uv ## Compile requirements/*.in and the extras to the newest pins that fit.
+	.venv/bin/uv $(PINS) $(EXTRAS) --extra pandas --extra prefect --extra s3 --extra sobol requirements/engine.in \
+		--upgrade --output-file requirements/engine.txt
+	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow requirements/airflow.in \
+		--upgrade --output-file requirements/airflow.txt
+
+clean: ## Remove the environments, and what was built and cached.
+	rm -rf .venv .venv-airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find tune_tasks providers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv comes from pip, at the pinned version, so that a machine with nothing but Python will do.
+.venv/bin/uv .venv-airflow/bin/uv: %/bin/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit("Python is %d.%d, \
+	must be 3.11 to 3.13: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check uv \
+		--constraint requirements/$(if $(findstring airflow,$*),airflow,engine).txt
+
+# Compiling at once costs 20 s here and saves 1 to 3 s at every start of Ray, Airflow, Prefect or MLflow.
+.venv/.stamp: requirements/engine.txt
+.venv-airflow/.stamp: requirements/airflow.txt
+.venv/.stamp .venv-airflow/.stamp: %/.stamp: pyproject.toml providers/airflow/pyproject.toml \
+		providers/prefect/pyproject.toml | %/bin/uv
+	$*/bin/uv pip sync --quiet --python $*/bin/python --compile-bytecode $(filter %.txt,$^)
+	$*/bin/uv pip install --quiet --python $*/bin/python --no-deps --no-build-isolation \
+		--editable . --editable $(PROVIDER_OF_$*)
+	@touch $@

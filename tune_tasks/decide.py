@@ -1,0 +1,151 @@
+"""From the state of a study to its next events: the one place where sampler, scheduler and budget meet.
+
+Pure: the time comes in as an argument, nothing is read or written, and the same state gives the same decision.
+This module must not know how a trial runs or where a log lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tune_tasks.events import Advance, Assignment, Judged, Planned, Proposal, Prune
+from tune_tasks.samplers import Sampler
+from tune_tasks.schedulers import Scheduler
+from tune_tasks.study import OVER, StudyState, Trial
+
+QUEUE = 4
+"""Trials in a batch for each that runs at once: enough that no worker waits for the next step."""
+UNKNOWN_CONCURRENCY = 4
+"""What a sample step assumes where the spec leaves the concurrency to the cluster, which it does not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The sampler and the scheduler of a study."""
+
+    sampler: Sampler
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a decision belongs: its step key, pipeline run, round and batch."""
+
+    key: str
+    run: str
+    round: int
+    batch: str
+
+
+def batch_size(state: StudyState) -> int:
+    """How many trials a sample step puts into a batch when it is not told."""
+    execution, budget = state.spec.execution, state.spec.budget
+    return execution.batch or QUEUE * (budget.concurrency or UNKNOWN_CONCURRENCY)
+
+
+def plan(state: StudyState, policy: Policy, place: Place, *, count: int, carry: bool, time: float) -> Planned:
+    """Fills a batch of `count`: what was left running or waiting (`carry`), then advances, then new configurations."""
+    assignments = [*(_carried(state) if carry else ()), *_advanced(state)]
+    wanted = min(max(count - len(assignments), 0), _left(state)) if spent(state) is None else 0
+    proposals = policy.sampler.propose(state, wanted) if wanted else []
+    return Planned(
+        key=place.key,
+        run=place.run,
+        round=place.round,
+        batch=place.batch,
+        proposals=tuple(proposals),
+        assignments=(*assignments, *(_first(proposal, policy.scheduler) for proposal in proposals)),
+        exhausted=len(proposals) < wanted,
+        time=time,
+    )
+
+
+def judge(state: StudyState, policy: Policy, place: Place, *, time: float) -> Judged:
+    """Decides who advances, who is pruned, and whether the study is done, with the reason for each."""
+    closing = _closing(state)
+    decisions = policy.scheduler.review(state, closing=closing)
+    advances = tuple(decision for decision in decisions if isinstance(decision, Advance))
+    prunes = tuple(decision for decision in decisions if isinstance(decision, Prune))
+    ended = spent(state) or (_finished(state) if closing and not advances else None)
+    if ended is None:
+        reason = (
+            f"{len(advances)} advance, {len(prunes)} pruned, {_left(state)} of {state.spec.budget.trials} to sample"
+        )
+    else:
+        reason = ended
+    best = state.best
+    return Judged(
+        key=place.key,
+        batch=place.batch,
+        advances=advances if ended is None else (),
+        prunes=prunes,
+        done=ended is not None,
+        best=best.number if best else None,
+        value=best.value if best else None,
+        reason=reason,
+        time=time,
+    )
+
+
+def could_go_on(state: StudyState, policy: Policy) -> bool:
+    """Tells whether a next step would find work now, beside what already runs."""
+    if spent(state) is not None:
+        return False
+    if _left(state):
+        return True
+    return any(isinstance(d, Advance) for d in policy.scheduler.review(state, closing=False))
+
+
+def watch(state: StudyState, policy: Policy, trial: Trial) -> Prune | None:
+    """Decides about a running trial that has just reported."""
+    return policy.scheduler.watch(state, trial)
+
+
+def retries(state: StudyState, trial: Trial, outcome: str) -> bool:
+    """Tells whether a trial that failed or was lost is tried again."""
+    retry = state.spec.retry
+    return trial.losses < retry.infrastructure if outcome == "lost" else trial.failures < retry.failures
+
+
+def spent(state: StudyState) -> str | None:
+    """Says which budget of the whole study is used up; None while none is."""
+    wall_time = state.spec.budget.wall_time
+    if wall_time is not None and state.elapsed >= wall_time:
+        return f"the wall time of {wall_time:g} s is used up"
+    return None
+
+
+def _closing(state: StudyState) -> bool:
+    waiting = any(trial.state == "paused" and trial.advance for trial in state.trials)
+    return not (state.queue or state.running or waiting or _left(state))
+
+
+def _finished(state: StudyState) -> str:
+    if state.exhausted and len(state.trials) < state.spec.budget.trials:
+        return f"the sampler has nothing more to try after {len(state.trials)} trials"
+    return f"all {len(state.trials)} trials are over"
+
+
+def _left(state: StudyState) -> int:
+    return 0 if state.exhausted else max(state.spec.budget.trials - len(state.trials), 0)
+
+
+def _carried(state: StudyState) -> Iterator[Assignment]:
+    for number in state.queue:
+        trial = state.trials[number]
+        reason = f"goes on after step {trial.budget}: {trial.why}" if trial.attempts else trial.why
+        yield Assignment(trial=number, budget=trial.target, last=trial.last, reason=reason)
+
+
+def _advanced(state: StudyState) -> Iterator[Assignment]:
+    for trial in state.trials:
+        if trial.state not in OVER and trial.advance is not None:
+            step = trial.advance
+            yield Assignment(trial=trial.number, budget=step.budget, last=step.last, reason=step.reason)
+
+
+def _first(proposal: Proposal, scheduler: Scheduler) -> Assignment:
+    budget = scheduler.first_budget(proposal.number)
+    last = budget is None or budget == scheduler.max_budget
+    return Assignment(trial=proposal.number, budget=budget, last=last, reason=proposal.reason)

@@ -1,0 +1,266 @@
+"""The four tasks, and the table over which the command line and the orchestrators loop.
+
+The only place where deciding meets doing. Each step is idempotent under its key: the first commit of a key fixes its
+result, and a retry returns it. Nothing here may depend on who calls, or keep anything outside the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tune_tasks import decide
+from tune_tasks.decide import Place, Policy
+from tune_tasks.errors import ConfigError
+from tune_tasks.events import Event, Prune, Value
+from tune_tasks.execution import Runner
+from tune_tasks.execution.driver import Driver
+from tune_tasks.promotion import promote
+from tune_tasks.registry import ModelArtifact
+from tune_tasks.spec import check_name
+from tune_tasks.studies import Study, open_study, owner
+from tune_tasks.study import Batch, StudyState, Trial
+
+MAIN = "main"
+"""The pipeline run of whoever does not name one."""
+
+
+class BatchOutcome(Value):
+    """What a launch step gave: how the trials of the batch stand, and the study's best trial by then."""
+
+    batch: str
+    states: dict[str, int]
+    best: int | None
+    value: float | None
+    reason: str
+
+
+class Verdict(Value):
+    """What an evaluate step decided: who advances, who is pruned, and whether the study is done, and why."""
+
+    batch: str
+    done: bool
+    reason: str
+    advances: tuple[int, ...]
+    prunes: tuple[int, ...]
+    best: int | None
+    value: float | None
+
+
+def sample(study: Study, *, run: str = MAIN, round: int | None = None, count: int | None = None) -> Batch:  # noqa: A002  # the field's word
+    """Proposes the next batch: trials left from an earlier one, those that advance, then new configurations.
+
+    The key is (study, `run`, `round`): `run` names the pipeline run, and `round` is by default the first one of that
+    run that has no verdict yet, so a retry gets the batch that is there. `count` is the size of the batch.
+    A study that is done gets an empty batch, and nothing is recorded.
+    """
+    place = _place(study.refresh(), run, round)
+    if study.state.done and place.key not in study.state.steps:
+        return Batch(id=place.batch, run=run, round=place.round, trials=(), exhausted=True)
+    policy = study.policy()
+
+    def plan(state: StudyState) -> Event:
+        wanted = count or decide.batch_size(state)
+        return decide.plan(state, policy, place, count=wanted, carry=True, time=time.time())
+
+    return _batch(_record(study, place.key, plan))
+
+
+def launch_trials(
+    study: Study,
+    batch: Batch | str,
+    *,
+    runner: Runner | None = None,
+    on_change: Callable[[StudyState], None] = lambda _: None,
+) -> BatchOutcome:
+    """Runs a batch to its end on the spec's runner, recording reports and checkpoints as they come.
+
+    A retry goes on where the last attempt was killed, from the newest recorded checkpoints. With `flow: streaming` it
+    samples and evaluates on its own until the budget is spent. `on_change` is called with the state a few times a
+    second; a `runner` that is handed in stays open.
+    Raises `Fenced` when someone else takes the study over, `ConfigError` when no trial can report the metric.
+    """
+    name = _name(batch)
+    key = f"{name}/launch"
+    state = study.refresh()
+    if name not in state.batches:
+        return BatchOutcome(batch=name, states={}, best=None, value=None, reason="the batch is empty")
+    if key not in state.steps:
+        own = runner or make_runner(study)
+        try:
+            decider = _Decider(study.policy(), _place_of(state, name), streams=study.spec.execution.flow == "streaming")
+            driver = Driver(study.log, own, decider, batch=name, owner=owner(), on_change=on_change)
+            study.state = driver.run(key)
+        finally:
+            if runner is None:
+                own.close()
+    return BatchOutcome(**study.state.steps[key])
+
+
+def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
+    """Decides who advances to a larger budget, who is pruned, and whether the study is done, each with its reason."""
+    name = _name(batch)
+    state = study.refresh()
+    if name not in state.batches:
+        best = state.best
+        return Verdict(
+            batch=name,
+            done=state.done,
+            reason=state.reason,
+            advances=(),
+            prunes=(),
+            best=best.number if best else None,
+            value=best.value if best else None,
+        )
+    policy, place = study.policy(), _place_of(state, name)
+    key = f"{name}/evaluate"
+    place = Place(key, place.run, place.round, name)
+    return Verdict(**_record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
+
+
+def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
+    """Publishes the best trial's model, if it beats the champion, and moves the registry's alias to it.
+
+    The key is (study, `run`): a second call returns the first one's result. Raises `NothingToPromote` where no trial
+    has a value.
+    """
+    return promote(study, run=run)
+
+
+def make_runner(study: Study) -> Runner:
+    """Builds the runner that the spec asks for; it holds nothing until it is opened."""
+    spec = study.spec
+    if spec.execution.runner == "inline":
+        from tune_tasks.execution.inline import InlineRunner  # one runner is loaded, not all
+
+        return InlineRunner(study.url, spec, study.objective(), study.folder)
+    from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
+
+    return RayRunner(study.url, spec, study.objective(), study.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decider:
+    """What the driver asks, answered by `decide`."""
+
+    policy: Policy
+    place: Place
+    streams: bool
+
+    def watch(self, state: StudyState, trial: Trial) -> Prune | None:
+        return decide.watch(state, self.policy, trial)
+
+    def retries(self, state: StudyState, trial: Trial, outcome: str) -> bool:
+        return decide.retries(state, trial, outcome)
+
+    def spent(self, state: StudyState) -> str | None:
+        return decide.spent(state)
+
+    def could_go_on(self, state: StudyState) -> bool:
+        return decide.could_go_on(state, self.policy)
+
+    def more(self, state: StudyState, waiting: int, wanted: int) -> Event | None:
+        now = time.time()
+        verdict = decide.judge(state, self.policy, self._next(state, "evaluate"), time=now)
+        if verdict.done:
+            return None
+        if verdict.advances or verdict.prunes:
+            return verdict
+        planned = decide.plan(
+            state, self.policy, self._next(state, "sample"), count=max(wanted - waiting, 0), carry=False, time=now
+        )
+        return planned if planned.assignments or planned.exhausted else None
+
+    def _next(self, state: StudyState, step: str) -> Place:
+        """A key for a decision inside the launch step: unique, and the same when decided again from the same log."""
+        return Place(
+            f"{self.place.batch}/{step}/{len(state.steps)}", self.place.run, self.place.round, self.place.batch
+        )
+
+
+def _record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:
+    """Commits the event that `make` derives from the newest state, unless the key has its result already."""
+    while True:
+        state = study.refresh()
+        if key in state.steps:
+            return state.steps[key]
+        event = make(state)
+        if study.log.commit([event], role="step", epoch=0):
+            state.apply(event)
+            if study.log.snapshot_due:
+                study.log.snapshot(state)
+            return state.steps[key]
+
+
+def _place(state: StudyState, run: str, number: int | None) -> Place:
+    try:
+        check_name(run)
+    except ValueError as error:
+        raise ConfigError(f"run: {error}") from None
+    if number is not None and number < 0:
+        raise ConfigError(f"round: {number} is not allowed; rounds count from 0")
+    number = state.rounds.get(run, 0) if number is None else number
+    batch = f"{run}-{number:04d}"
+    return Place(f"{batch}/sample", run, number, batch)
+
+
+def _place_of(state: StudyState, batch: str) -> Place:
+    planned = state.steps[f"{batch}/sample"]
+    return Place(f"{batch}/sample", planned["run"], planned["round"], batch)
+
+
+def _batch(result: dict[str, Any]) -> Batch:
+    return Batch(**{**result, "trials": tuple((number, budget) for number, budget in result["trials"])})
+
+
+def _name(batch: Batch | str) -> str:
+    return batch.id if isinstance(batch, Batch) else batch
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of the step table: a task as a function from JSON to JSON."""
+
+    name: str
+    run: Callable[..., Any]
+    options: tuple[str, ...]
+    help: str
+
+
+def _sample(study: Study, **options: Any) -> dict[str, Any]:
+    batch = sample(study, **options)
+    return {
+        "study": study.url,
+        "batch": batch.id,
+        "run": batch.run,
+        "round": batch.round,
+        "trials": [{"trial": number, "budget": budget} for number, budget in batch.trials],
+        "exhausted": batch.exhausted,
+    }
+
+
+def _with_study(task: Callable[..., Value]) -> Callable[..., dict[str, Any]]:
+    def run(study: Study, **options: Any) -> dict[str, Any]:
+        return {"study": study.url, **task(study, **options).model_dump(mode="json")}
+
+    return run
+
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step("sample", _sample, ("run", "round", "count"), "propose the next batch of trials"),
+        Step("launch_trials", _with_study(launch_trials), ("batch",), "run a batch of trials"),
+        Step("evaluate_and_prune", _with_study(evaluate_and_prune), ("batch",), "decide who advances and who stops"),
+        Step("promote_best", _with_study(promote_best), ("run",), "publish the best model if it beats the champion"),
+    )
+}
+"""The four tasks by name: each takes a study and small JSON values, and gives small JSON values."""
+
+
+def perform(step: str, study: Any, **options: Any) -> dict[str, Any]:
+    """Runs a step of the table: `study` is anything that `open_study` takes, options that are None are left out."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return dict(STEPS[step].run(open_study(study), **given))

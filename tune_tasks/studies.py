@@ -1,0 +1,191 @@
+"""A study as a user holds it: created or opened from a spec or a URL, read-only but for the four steps.
+
+This module must not decide anything about tuning, and must not run a trial.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_tasks import plugins
+from tune_tasks.decide import Policy
+from tune_tasks.errors import ConfigError, StudyNotFound
+from tune_tasks.events import Amended, Created
+from tune_tasks.spec import StudySpec, check_name, differences, load_spec, resolve
+from tune_tasks.store import Objects, open_objects
+from tune_tasks.store.log import StudyLog
+from tune_tasks.store.probe import probe
+from tune_tasks.study import StudyState, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_AMENDABLE = frozenset({"budget", "resources", "retry", "execution", "promotion"})
+
+
+class Study:
+    """A handle on the study at one URL. What it shows is what the log said when it was last refreshed."""
+
+    def __init__(self, objects: Objects, spec: StudySpec | None = None) -> None:
+        self.objects = objects
+        self.log = StudyLog(objects)
+        self.state: StudyState = self.log.load()
+        self._spec = spec
+
+    def refresh(self) -> StudyState:
+        """Reads what was committed since, and returns the state."""
+        self.state = self.log.load()
+        return self.state
+
+    @property
+    def url(self) -> str:
+        """Where the study lives, without credentials."""
+        return self.objects.url
+
+    @property
+    def spec(self) -> StudySpec:
+        """The spec as the log has it."""
+        return self.state.spec
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial, by number."""
+        return list(self.state.trials)
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best value so far; None before there is one."""
+        return self.state.best
+
+    def objective(self) -> Any:
+        """What a worker needs to find the objective: the Python object where there is one, else its import string."""
+        return self._spec.target if self._spec is not None and self._spec.target else self.spec.objective
+
+    @property
+    def folder(self) -> str | None:
+        """The folder from which the objective is imported first."""
+        own = self._spec.folder if self._spec is not None else None
+        known = str(own) if own else self.state.folder
+        return known if known and Path(known).is_dir() else None
+
+    def policy(self) -> Policy:
+        """The sampler and the scheduler that the spec names."""
+        return Policy(plugins.sampler(self.spec), plugins.scheduler(self.spec))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a trial: number, state, value, budget, attempts, reason, and a column for each parameter."""
+        import pandas as pd  # heavy, and only wanted here
+
+        rows = [
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "value": trial.value,
+                "budget": trial.budget,
+                "attempts": trial.attempts,
+                "why": trial.why,
+                **{f"params.{name}": value for name, value in trial.params.items()},
+            }
+            for trial in self.state.trials
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"<Study {self.url} trials={len(self.state.trials)} done={self.state.done}>"
+
+
+def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, amend: bool = False) -> Study:
+    """Opens the study of a spec, and creates it where it does not exist; or opens the one at a URL.
+
+    `source` is a spec, a mapping, the path of a YAML or JSON file, or the URL of an existing study. A spec must be
+    the one that the study was created with; with `amend`, its budget, resources, retry, execution and promotion may
+    differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
+    """
+    if isinstance(source, Study):
+        return source
+    if isinstance(source, Mapping) or (not isinstance(source, StudySpec) and is_spec_file(source)):
+        source = load_spec(source)
+    if not isinstance(source, StudySpec):
+        return Study(_existing(str(source)))
+    objects = open_objects(study_url(source))
+    log = StudyLog(objects)
+    if not log.exists():
+        _check(source)
+        _create(objects, log, source)
+    study = Study(objects, source)
+    _same(study, source, amend=amend)
+    return study
+
+
+def study_url(spec: StudySpec) -> str:
+    """Where the study of a spec lives: <store>/<name>."""
+    store = spec.store.rstrip("/")
+    return f"{store}/{spec.name}" if "://" in store else str(Path(store).expanduser().resolve() / spec.name)
+
+
+def is_spec_file(source: str | Path) -> bool:
+    """Tells a spec file from the URL of a study, by its ending."""
+    return Path(source).suffix in {".yaml", ".yml", ".json"} and "://" not in str(source)
+
+
+def _existing(url: str) -> Objects:
+    name = url.rstrip("/").rpartition("/")[2] or url
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(f"study URL: {error}") from None
+    objects = open_objects(url if "://" in url else str(Path(url).expanduser().resolve()))
+    if not StudyLog(objects).exists():
+        raise StudyNotFound(f"{objects.url}: there is no study here; create it with `tune-tasks run SPEC`")
+    return objects
+
+
+def _check(spec: StudySpec) -> None:
+    """Finds every mistake that can be found before anything is created."""
+    plugins.sampler(spec)
+    plugins.scheduler(spec)
+    spec.resolve_objective()
+    for field in ("loader", "evaluate"):
+        target = getattr(spec.promotion, field)
+        if target:
+            resolve(target, f"promotion.{field}", spec.folder)
+
+
+def _create(objects: Objects, log: StudyLog, spec: StudySpec) -> None:
+    if not spec.unsafe_single_writer:
+        probe(objects)
+    log.create(
+        Created(
+            study=uuid.uuid4().hex,
+            spec=spec.record(),
+            folder=str(spec.folder) if spec.folder else None,
+            time=time.time(),
+        )
+    )
+
+
+def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
+    new = spec.record()
+    while found := differences(study.spec.record(), new):
+        frozen = [line for line in found if line.split(".")[0].split()[0] not in _AMENDABLE]
+        if frozen or not amend:
+            lines = "\n".join(f"  {line}" for line in (frozen or found))
+            remedy = "Give the study another name, or the spec that it was created with"
+            if not frozen:
+                remedy += "; --amend (amend=True) accepts these changes"
+            raise ConfigError(f"spec: differs from the one that {study.url} was created with:\n{lines}\n{remedy}.")
+        event = Amended(spec=new, changes=tuple(found), time=time.time())
+        if study.log.commit([event], role="step", epoch=0):
+            study.state.apply(event)
+            return
+        study.refresh()
+
+
+def owner() -> str:
+    """Names this process for a person who reads the log."""
+    return f"{os.uname().nodename}:{os.getpid()}"
