@@ -83,8 +83,8 @@ def test_a_batch_is_a_queue_of_four_times_the_concurrency_unless_the_spec_says()
 def test_a_batch_never_goes_beyond_the_trials_of_the_budget() -> None:
     state = begin()
     assert len(planned(state, RANDOM, 0, 4).proposals) == 4
-    assert len(planned(state, RANDOM, 1, 4).proposals) == 2
-    assert len(planned(state, RANDOM, 2, 4).proposals) == 0
+    assert len(planned(state, RANDOM, 1, 9).proposals) == 2
+    assert len(planned(state, RANDOM, 2, 9).proposals) == 0
 
 
 def test_the_same_state_gives_the_same_batch() -> None:
@@ -135,14 +135,18 @@ def test_the_last_judgement_prunes_every_paused_trial_with_its_rank() -> None:
     planned(state, HALVING)
     for trial, value in enumerate((0.3, 0.1, 0.2)):
         ran(state, trial, value)
-    assert [a.trial for a in judged(state, HALVING).advances] == [1]
-    planned(state, HALVING, 1)
-    ran(state, 1, 0.1, 0.1)
-    verdict = judged(state, HALVING, 1)
+    verdict = judged(state, HALVING)
+    prunes = list(verdict.prunes)
+    for number, values in enumerate(([0.1] * 2, [0.1] * 6), 1):
+        assert [advance.trial for advance in verdict.advances] == [1]
+        planned(state, HALVING, number)
+        ran(state, 1, *values)
+        verdict = judged(state, HALVING, number)
+        prunes += verdict.prunes
     assert verdict.done
-    assert {prune.trial for prune in verdict.prunes} == {0, 1, 2}
-    assert all("rank" in prune.reason for prune in verdict.prunes)
-    assert state.count("pruned") == 3
+    assert [prune.trial for prune in prunes] == [2, 0]
+    assert all("rank" in prune.reason for prune in prunes)
+    assert [trial.state for trial in state.trials] == ["pruned", "completed", "pruned"]
 
 
 def test_a_sampler_that_runs_dry_ends_the_study() -> None:

@@ -71,7 +71,7 @@ class Attempt(Protocol):
         """Takes one report."""
         ...
 
-    def save(self, step: int, folder: Path) -> None:
+    def save(self, step: int, path: Path) -> None:
         """Takes a checkpoint, which may change once this returns. Raises `CheckpointError`, also for an earlier one."""
         ...
 
@@ -141,21 +141,21 @@ class Session:
         step = self._step + 1
         try:
             values = self._checked(metrics, step)
-            folder = None if checkpoint is None else _folder(checkpoint, step)
+            path = None if checkpoint is None else _existing(checkpoint, step)
         except (MetricError, CheckpointError) as error:
             self._refuse(error)
         self._step, self._reported = step, True
         self._attempt.row(step, time.time(), values)
-        if folder is not None:
+        if path is not None:
             try:
-                self._attempt.save(step, folder)
+                self._attempt.save(step, path)
             except CheckpointError as error:
                 self._refuse(error)
         if self._budget is not None and step >= self._budget:
             self.ended = "reached"
         elif self._asked == "stop":
             self.ended = "stopped"
-        elif self._asked == "pause" and folder is not None:
+        elif self._asked == "pause" and path is not None:
             self.ended = "carried"
 
     def _refuse(self, error: Exception) -> NoReturn:
@@ -188,10 +188,10 @@ def activate(session: Session | None) -> None:
 
 
 def report(metrics: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None = None) -> None:
-    """Reports the metrics of one step, and with `checkpoint` a folder to go on from.
+    """Reports the metrics of one step, and with `checkpoint` a folder, or a file, to go on from.
 
-    The metrics map names to finite numbers and hold the study's metric. The folder is copied before this returns, so
-    it may be overwritten at once. Ends the trial by an exception when it shall not go on. Outside a trial it does
+    The metrics map names to finite numbers and hold the study's metric. The checkpoint is copied before this returns,
+    so it may be overwritten at once. Ends the trial by an exception when it shall not go on. Outside a trial it does
     nothing, so that a script can be run plainly.
     """
     session = _active
@@ -263,16 +263,15 @@ def _nothing(returned: Any, metric: str) -> str:
     )
 
 
-def _folder(checkpoint: str | os.PathLike[str], step: int) -> Path:
+def _existing(checkpoint: str | os.PathLike[str], step: int) -> Path:
     try:
-        folder = Path(checkpoint)
+        path = Path(checkpoint).absolute()
     except TypeError:
-        raise CheckpointError(
-            f"report {step}: checkpoint is {_short(checkpoint)}, must be the path of a folder"
-        ) from None
-    if not folder.is_dir():
-        raise CheckpointError(f"report {step}: checkpoint {str(folder)!r} is not a folder")
-    return folder
+        shown = _short(checkpoint)
+        raise CheckpointError(f"report {step}: checkpoint is {shown}, must be the path of a folder or file") from None
+    if not path.exists():
+        raise CheckpointError(f"report {step}: checkpoint {str(path)!r} does not exist")
+    return path
 
 
 def _short(value: object) -> str:

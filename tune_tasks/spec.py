@@ -126,7 +126,7 @@ class Promotion(_Section):
     alias: str = Field(default="champion", description="the registry alias that downstream tasks load")
     registry: str | None = Field(
         default=None,
-        description="MLflow registry URI, or 'none'; by default MLFLOW_TRACKING_URI, else a SQLite file in a local store",
+        description="MLflow URI or 'none'; by default MLFLOW_TRACKING_URI, else a SQLite file in a local store",
     )
     loader: ImportString | None = Field(default=None, description="turns a checkpoint folder into a model")
     evaluate: ImportString | None = Field(
@@ -234,10 +234,8 @@ def check_name(name: str) -> str:
 def resolve(target: str, path: str, folder: str | Path | None = None) -> Callable[..., Any]:
     """Imports `module:name`; `folder` is searched first. `path` is where the spec says it, for the message."""
     module_name, _, attribute = target.partition(":")
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = _module(module_name, folder)
         for part in attribute.split("."):
             found = getattr(found, part)
     except AttributeError as error:
@@ -250,6 +248,20 @@ def resolve(target: str, path: str, folder: str | Path | None = None) -> Callabl
     if not callable(found):
         raise ConfigError(f"{path}: {target!r} is a {type(found).__name__}; it must be a function or a class")
     return typing.cast("Callable[..., Any]", found)
+
+
+def _module(name: str, folder: str | Path | None) -> Any:
+    """Imports a module, the one in `folder` also where another study's module of that name is loaded already."""
+    if folder is not None:
+        while str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        own = Path(folder, *name.split(".")).with_suffix(".py")
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        if own.exists() and loaded is not None and Path(loaded).resolve() != own.resolve():
+            del sys.modules[name]
+    return importlib.import_module(name)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> ConfigError:

@@ -92,7 +92,7 @@ def launch_trials(
         try:
             decider = _Decider(study.policy(), _place_of(state, name), streams=study.spec.execution.flow == "streaming")
             driver = Driver(study.log, own, decider, batch=name, owner=owner(), on_change=on_change)
-            study.state = driver.run(key)
+            study.keep(driver.run(key))
         finally:
             if runner is None:
                 own.close()
@@ -131,14 +131,14 @@ def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
 
 def make_runner(study: Study) -> Runner:
     """Builds the runner that the spec asks for; it holds nothing until it is opened."""
-    spec = study.spec
+    spec, budget = study.spec, study.policy().scheduler.max_budget
     if spec.execution.runner == "inline":
         from tune_tasks.execution.inline import InlineRunner  # one runner is loaded, not all
 
-        return InlineRunner(study.url, spec, study.objective(), study.folder)
+        return InlineRunner(study.url, spec, study.objective(), study.folder, max_budget=budget)
     from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
 
-    return RayRunner(study.url, spec, study.objective(), study.folder)
+    return RayRunner(study.url, spec, study.objective(), study.folder, max_budget=budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,7 @@ def _record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict
         event = make(state)
         if study.log.commit([event], role="step", epoch=0):
             state.apply(event)
+            study.keep(state)
             if study.log.snapshot_due:
                 study.log.snapshot(state)
             return state.steps[key]

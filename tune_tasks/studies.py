@@ -34,13 +34,20 @@ class Study:
     def __init__(self, objects: Objects, spec: StudySpec | None = None) -> None:
         self.objects = objects
         self.log = StudyLog(objects)
-        self.state: StudyState = self.log.load()
         self._spec = spec
+        self.keep(self.log.load())
 
     def refresh(self) -> StudyState:
         """Reads what was committed since, and returns the state."""
-        self.state = self.log.load()
-        return self.state
+        if self.log.head == self._head:
+            self.log.catch_up(self.state)
+            return self.keep(self.state)
+        return self.keep(self.log.load())
+
+    def keep(self, state: StudyState) -> StudyState:
+        """Takes over a state that is as of the log's position; for the steps."""
+        self.state, self._head = state, self.log.head
+        return state
 
     @property
     def url(self) -> str:
@@ -182,6 +189,7 @@ def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
         event = Amended(spec=new, changes=tuple(found), time=time.time())
         if study.log.commit([event], role="step", epoch=0):
             study.state.apply(event)
+            study.keep(study.state)
             return
         study.refresh()
 

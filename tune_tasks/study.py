@@ -261,9 +261,10 @@ class StudyState:
             return
         match event.outcome:
             case "reached":
-                self._put(replace(trial, state="completed" if trial.last else "paused"))
+                done = {"state": "completed", "why": f"ran all {trial.budget} steps"} if trial.last else {"state": "paused"}
+                self._put(replace(trial, **done))
             case "returned":
-                self._put(replace(trial, state="completed"))
+                self._put(replace(trial, state="completed", why=f"its objective returned after step {trial.budget}"))
             case "carried":
                 self._put(replace(trial, state="queued", why="paused at the end of a step"))
             case "failed":

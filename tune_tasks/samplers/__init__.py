@@ -7,7 +7,7 @@ A package adds its own under the entry point group `tune_tasks.samplers`.
 
 from __future__ import annotations
 
-import random
+from random import Random
 from typing import Protocol, runtime_checkable
 
 from tune_tasks.events import Proposal
@@ -29,6 +29,6 @@ class Sampler(Protocol):
         ...
 
 
-def generator(seed: int, number: int) -> random.Random:
+def generator(seed: int, number: int) -> Random:
     """The random generator of one trial: the same for the same seed and trial number, on every machine."""
-    return random.Random(f"{seed}/{number}")  # noqa: S311  # reproducible on purpose, not a secret
+    return Random(f"{seed}/{number}")  # noqa: S311  # reproducible on purpose, not a secret

@@ -1,0 +1,103 @@
+"""Runs trials one at a time in this process, on the thread that waits: for a debugger, for tests, and for no Ray.
+
+Each message is delivered while the objective still stands at the line that caused it, so a stop that is decided then
+takes effect at that very report. An objective that ends the process ends everything.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tune_tasks.execution import Message, Returned, TrialTask
+from tune_tasks.execution.attempt import Attempt, Workbench, Workload
+from tune_tasks.execution.output import Tee
+from tune_tasks.execution.publishing import Direct
+from tune_tasks.session import TrialStopped
+from tune_tasks.spec import StudySpec
+
+
+class InlineRunner:
+    """One slot: this process. `wait` runs one task to its end, however long that takes."""
+
+    slots = 1
+
+    def __init__(
+        self, url: str, spec: StudySpec, objective: Any, folder: str | None = None, *, max_budget: int | None = None
+    ) -> None:
+        self._bench = Workbench(
+            Workload.of(url, spec, objective, folder, max_budget),
+            f"{socket.gethostname()}:{os.getpid()}",
+            self._emit,
+            Direct(),
+            lambda upload: Tee(url, upload),
+            interruptible=True,
+        )
+        self._deliver: Callable[[Message], None] = lambda _: None
+        self._tasks: deque[TrialTask] = deque()
+        self._messages: deque[Message] = deque()
+        self._current: Attempt | None = None
+        self._thread = 0
+        self._broken: BaseException | None = None
+
+    def open(self, deliver: Callable[[Message], None]) -> None:
+        """Forgets the tasks of an earlier driver; a constructed objective is kept."""
+        self._tasks.clear()
+        self._messages.clear()
+        self._deliver, self._broken = deliver, None
+
+    def room(self) -> int:
+        """One task, when there is none."""
+        return 0 if self._tasks else 1
+
+    def submit(self, tasks: Sequence[TrialTask]) -> None:
+        """Keeps the tasks for `wait`."""
+        self._tasks.extend(tasks)
+
+    def wait(self, timeout: float) -> None:  # noqa: ARG002  # it never has to wait
+        """Runs the next task to its end. Raises what `deliver` raises, and `KeyboardInterrupt`."""
+        self._thread = threading.get_ident()
+        self._hand_over()
+        if not self._tasks:
+            return
+        self._current = Attempt(self._bench, self._tasks.popleft())
+        try:
+            self._bench.run(self._current)
+        finally:
+            self._current = None
+        if self._broken is not None:
+            raise self._broken
+
+    def stop(self, trial: int, *, pause: bool) -> None:
+        """Asks the trial that runs to end; one that has not begun is given back."""
+        if self._current is not None and self._current.task.trial == trial:
+            self._current.session.stop(pause=pause)
+        for task in [task for task in self._tasks if task.trial == trial]:
+            self._tasks.remove(task)
+            self._messages.append(Returned(task.trial, task.attempt))
+
+    def close(self) -> None:
+        """Forgets the tasks; nothing runs beside the caller."""
+        self._tasks.clear()
+
+    def _emit(self, message: Message) -> None:
+        """Delivers at once; what another thread of the objective reports is delivered with the next message."""
+        self._messages.append(message)
+        if threading.get_ident() == self._thread:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Delivers what there is. An error in there is the driver's: it must end the trial, not look like its own."""
+        while self._messages and self._broken is None:
+            message = self._messages.popleft()
+            try:
+                self._deliver(message)
+            except BaseException as error:
+                if self._current is None:
+                    raise
+                self._broken = error
+                raise TrialStopped("the driver failed") from error

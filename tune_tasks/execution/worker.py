@@ -1,0 +1,135 @@
+"""The warm worker: a process that runs attempts one after another and buffers what it says of them.
+
+Ray calls its methods, each kind on a thread of its own, while the trial runs on another: so a stop reaches a trial
+that is in the middle of a step. It must not call back to the driver: messages wait until they are fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+import time
+from collections import deque
+
+from tune_tasks.execution import Message, Over, Returned, TrialTask
+from tune_tasks.execution.attempt import Attempt, Workbench, Workload, describe
+from tune_tasks.execution.output import Capture
+from tune_tasks.execution.publishing import Background
+
+GROUP_SECONDS = 0.02
+"""How long a message waits for others to travel with it."""
+BEAT_SECONDS = 2.0
+"""How long `fetch` waits at most: an empty answer says that the worker lives."""
+_MESSAGES = 1_500
+"""Most messages in one answer: Ray carries up to 100 kB inside its reply, more than that through shared memory."""
+
+
+class Worker:
+    """Runs the tasks that `order` brings, and says through `fetch` what became of them."""
+
+    def __init__(self, name: str, workload: Workload) -> None:
+        self._name, self._workload = name, workload
+        self._changed = threading.Condition()
+        self._tasks: deque[TrialTask] = deque()
+        self._messages: list[Message] = []
+        self._since = 0.0
+        self._low = 0
+        self._urgent = False
+        self._waiting = False
+        self._current: Attempt | None = None
+        self._bench: Workbench | None = None
+        self._broken: str | None = None
+        # Not the main thread: Ray keeps that one for itself in an actor whose calls run beside each other. As in Ray
+        # Tune, an objective can therefore not install signal handlers.
+        threading.Thread(target=self._work, name="trial", daemon=True).start()
+
+    def order(self, tasks: bytes, low: int) -> None:
+        """Takes pickled tasks. `fetch` answers at once when no more than `low` of them are left."""
+        with self._changed:
+            self._tasks.extend(pickle.loads(tasks))  # noqa: S301  # from the driver, as is everything here
+            self._low = low
+            self._changed.notify_all()
+
+    def stop(self, trial: int, attempt: int, pause: bool) -> None:  # noqa: FBT001  # Ray passes it on by position
+        """Asks the attempt that runs to end at a report; one that has not begun is given back."""
+        with self._changed:
+            if self._current is not None and self._current.task[:2] == (trial, attempt):
+                self._current.session.stop(pause=pause)
+            self._give_back([task for task in self._tasks if task[:2] == (trial, attempt)])
+
+    def recall(self) -> None:
+        """Gives every task back that has not begun."""
+        with self._changed:
+            self._give_back(list(self._tasks))
+
+    def fetch(self) -> bytes:
+        """Waits for messages, a little longer for more of them, and gives them in order, pickled.
+
+        Raises `RuntimeError` where this process cannot run any trial.
+        """
+        with self._changed:
+            self._waiting = True
+            if not self._messages:
+                self._changed.wait(BEAT_SECONDS)
+            while self._messages and not self._urgent and len(self._messages) < _MESSAGES:
+                left = self._since + GROUP_SECONDS - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._waiting = False
+            batch, self._messages = self._messages[:_MESSAGES], self._messages[_MESSAGES:]
+            self._urgent = self._urgent and bool(self._messages)
+        if self._broken is not None:
+            raise RuntimeError(self._broken)
+        if self._bench is not None:
+            self._bench.output.look()
+        return pickle.dumps(batch, protocol=5)
+
+    def leave(self) -> None:
+        """Waits for what is still on its way to the store."""
+        if self._bench is not None:
+            self._bench.publisher.settle()
+            self._bench.output.close()
+
+    def _give_back(self, tasks: list[TrialTask]) -> None:
+        for task in tasks:
+            self._tasks.remove(task)
+            self._emit(Returned(task.trial, task.attempt))
+
+    def _work(self) -> None:
+        try:
+            label, url = f"{socket.gethostname()}:{os.getpid()}", self._workload.url
+            self._bench = Workbench(
+                self._workload, label, self._emit, Background(), lambda upload: Capture(url, self._name, upload)
+            )
+            while True:
+                self._run_next(self._bench)
+        except BaseException as error:  # noqa: BLE001  # without this thread, everyone would wait for ever
+            self._broken = describe(error)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _run_next(self, bench: Workbench) -> None:
+        """Waits for a task and runs it, in a frame of its own: nothing of the trial is kept until the next one."""
+        with self._changed:
+            while not self._tasks:
+                self._changed.wait()
+            attempt = self._current = Attempt(bench, self._tasks.popleft())
+        bench.run(attempt)
+        with self._changed:
+            self._current = None
+
+    def _emit(self, message: Message) -> None:
+        with self._changed:
+            if not self._messages:
+                self._since = time.monotonic()
+                wake = True
+            else:
+                wake = False
+            self._messages.append(message)
+            if type(message) is Over and len(self._tasks) <= self._low and not self._urgent:
+                self._urgent = wake = True
+            if wake and self._waiting:
+                self._changed.notify_all()

@@ -1,0 +1,179 @@
+"""The one way into MLflow: quiet, without its global state, and with errors that say what to do.
+
+MLflow is heavy and optional, so it is imported when a connection is opened. Its log lines, progress bars, telemetry
+and long retries are off while a call runs, and only then: the process belongs to the user. This module must not know
+what a champion or a trial is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.store.names import shown_url
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SETTINGS = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+_MENDABLE = {
+    "BAD_REQUEST",
+    "ENDPOINT_NOT_FOUND",
+    "FEATURE_DISABLED",
+    "INVALID_PARAMETER_VALUE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+}
+_ABSENT = {"NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"}
+_DATABASES = {"mssql", "mysql", "postgresql"}
+
+
+class Connection:
+    """A connection to the MLflow tracking server or database at `uri`. Opened by its first call.
+
+    Raises `ConfigError` for what only an edit mends (no MLflow, a wrong URI, no permission), and `Unavailable` where
+    the server did not answer; neither message shows a password.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.shown = shown_url(uri)
+        self._client: MlflowClient | None = None
+
+    @contextmanager
+    def calls(self) -> Iterator[MlflowClient]:
+        """Makes calls with the client: quietly, and with errors of ours."""
+        with quiet():
+            try:
+                self._client = self._client or self._open()
+                yield self._client
+            except (ConfigError, Unavailable):
+                raise
+            except Exception as error:
+                explained = self._explain(error)
+                if explained is None:
+                    raise
+                raise explained from None  # the original may show a password
+
+    def experiment(self, name: str, beside: str) -> str:
+        """Returns the id of the experiment with this name, made or restored where need be.
+
+        A database has no place of its own for artifacts: they go to `mlartifacts` beside it, where it is a SQLite
+        file, or else beside the study at the URL `beside`.
+        """
+        with self.calls() as client:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                return self._create(client, name, self._artifacts(beside))
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def _create(self, client: MlflowClient, name: str, artifacts: str | None) -> str:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except Exception:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # someone else was faster
+
+    def _open(self) -> MlflowClient:
+        try:
+            from mlflow import MlflowClient
+        except ImportError:
+            raise ConfigError(
+                "promotion.registry: MLflow is not installed; install tune-tasks[mlflow], or set it to 'none'"
+            ) from None
+        _hush()
+        path = sqlite_path(self.uri)
+        if path is None:
+            return MlflowClient(self.uri, registry_uri=self.uri)
+        with _locked(path):
+            return MlflowClient(self.uri, registry_uri=self.uri)
+
+    def _artifacts(self, beside: str) -> str | None:
+        path = sqlite_path(self.uri)
+        if path is not None:
+            return (path.parent / "mlartifacts").as_uri()
+        if self.uri.partition(":")[0].partition("+")[0] in _DATABASES:
+            return f"{beside.rstrip('/').rpartition('/')[0]}/mlartifacts"
+        return None
+
+    def _explain(self, error: Exception) -> Exception | None:
+        """Turns an exception of MLflow, of its database or of its network into one of ours; None for any other."""
+        from mlflow.exceptions import MlflowException
+
+        text = " ".join(str(error).replace(self.uri, self.shown).split())[:600]
+        if isinstance(error, ImportError):
+            return ConfigError(f"promotion.registry: {self.shown} needs a package: {text}")
+        if isinstance(error, MlflowException) and error.error_code in _MENDABLE:
+            return ConfigError(f"promotion.registry: {self.shown} refuses: {text}")
+        if isinstance(error, MlflowException | OSError) or type(error).__module__.startswith(
+            ("sqlalchemy", "requests")
+        ):
+            return Unavailable(f"{self.shown}: MLflow did not do as asked: {text}")
+        return None
+
+
+def absent(error: Exception) -> bool:
+    """Tells whether MLflow says that there is no such thing, and not that it failed to look."""
+    code = getattr(error, "error_code", "")
+    return code in _ABSENT or (code == "INVALID_PARAMETER_VALUE" and "not found" in str(error))
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite URI; None for every other URI."""
+    scheme, found, path = uri.partition(":///")
+    return Path(path).resolve() if found and scheme.partition("+")[0] == "sqlite" else None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time open a database: two that make its tables at once leave it broken."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with closing(sqlite3.connect(path)) as database:
+                database.execute("PRAGMA schema_version")  # MLflow would retry a path that cannot be opened for minutes
+            yield
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"promotion.registry: {path} cannot be used as a database: {error}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences MLflow for the length of a call; what the user has set stays."""
+    added = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+    os.environ.update(added)
+    _hush()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _hush() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,74 @@
+"""ASHA: asynchronous successive halving, in the form that pauses trials and lets the best go on.
+
+Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934, Algorithm 2, with its stop-rate s
+left at 0. The form that only stops trials is another algorithm. This module must not wait for a rung to fill.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from itertools import pairwise
+
+from tune_tasks.events import Advance, Prune
+from tune_tasks.schedulers.rungs import Halving, ranking, rungs, standing, undecided
+from tune_tasks.study import StudyState
+
+
+class ASHA(Halving):
+    """Lets a trial go on as soon as it is in the best 1 / `reduction_factor` of those that reached its rung so far."""
+
+    def first_budget(self, number: int) -> int:  # noqa: ARG002  # the same for every trial
+        """The lowest rung."""
+        return self._rungs()[0]
+
+    def review(self, history: StudyState, *, closing: bool) -> list[Advance | Prune]:
+        """Advances from the top rung down; when `closing`, prunes what can never advance any more.
+
+        The paper's rule never ends a search. Here, when no trial is to come, a rung from which none went on sends its
+        best on all the same, so that a small study ends with a complete trial too.
+        """
+        waiting: dict[int, set[int]] = defaultdict(set)
+        for trial in undecided(history.trials):
+            waiting[trial.budget].add(trial.number)
+        decisions: list[Advance | Prune] = []
+        for budget, following in reversed(list(pairwise(self._rungs()))):
+            if waiting[budget]:
+                decisions += self._advances(history, waiting[budget], budget, following, closing=closing)
+        return [*decisions, *self._leftovers(history, waiting, decisions)] if closing else decisions
+
+    def _advances(
+        self, history: StudyState, waiting: Collection[int], budget: int, following: int, *, closing: bool
+    ) -> list[Advance]:
+        ranked = ranking(history, history.trials, budget)
+        advancing = self._advancing(len(ranked), closing=closing)
+        return [
+            self.advance(history.trials[number], following, standing(rank, len(ranked), budget, advancing))
+            for rank, number in enumerate(ranked[:advancing], 1)
+            if number in waiting
+        ]
+
+    def _leftovers(
+        self, history: StudyState, waiting: dict[int, set[int]], decisions: list[Advance | Prune]
+    ) -> list[Prune]:
+        """The trials whose rung is final: above a rung that still sends trials up, the ranks are not."""
+        advanced = {decision.trial for decision in decisions}
+        prunes: list[Prune] = []
+        for budget in sorted(waiting):
+            left = waiting[budget] - advanced
+            ranked = ranking(history, history.trials, budget)
+            advancing = self._advancing(len(ranked), closing=True)
+            prunes += [
+                Prune(trial=number, reason=standing(rank, len(ranked), budget, advancing))
+                for rank, number in enumerate(ranked, 1)
+                if number in left
+            ]
+            if len(left) < len(waiting[budget]):
+                break
+        return prunes
+
+    def _advancing(self, count: int, *, closing: bool) -> int:
+        return max(count // self.reduction_factor, int(closing))
+
+    def _rungs(self) -> tuple[int, ...]:
+        return rungs(self.min_budget, self.max_budget, self.reduction_factor)

@@ -1,0 +1,239 @@
+"""The log of a study: the only writer and reader of its segments, and so of everything that is true.
+
+No clock, lease or lock orders writers; the numbers of the segments do (DESIGN D2). This module must not delete or
+overwrite a segment, must not skip one that it cannot read, and must not know what an event decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from tune_tasks.errors import CorruptLog, StudyNotFound, TuneError, Unavailable
+from tune_tasks.events import Created, Event
+from tune_tasks.store import segment as codec
+from tune_tasks.store import snapshots
+from tune_tasks.store.segment import Role, Segment, fingerprint, segment_key, segment_number
+from tune_tasks.store.snapshot import Position
+from tune_tasks.study import StudyState
+
+if TYPE_CHECKING:
+    from tune_tasks.store import Objects
+
+SNAPSHOT_EVERY = 64
+"""Segments between two snapshots: so many are replayed at most when a study is opened."""
+
+_log = logging.getLogger(__name__)
+
+
+class StudyLog:
+    """One reader's and writer's position in a study's log. Not for two threads at once."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._at = Position()
+        self._last_snapshot = 0
+        self._writer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+    def __repr__(self) -> str:
+        return f"<log at {self.url}, segment {self.head}>"
+
+    @property
+    def url(self) -> str:
+        """Where the study lives, without credentials."""
+        return self._objects.url
+
+    @property
+    def head(self) -> int:
+        """The number of the newest segment that was read or written here; 0 before any."""
+        return self._at.number
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether so much was committed since the last snapshot that opening the study would become slow."""
+        return self.head - self._last_snapshot >= SNAPSHOT_EVERY
+
+    def exists(self) -> bool:
+        """Tells whether there is a study. Raises `CorruptLog` where there is one without its beginning."""
+        return self._objects.read(segment_key(1)) is not None or self._goes_on(1)
+
+    def create(self, event: Created, role: Role = "step") -> bool:
+        """Begins a study; False where there is one already, whoever created it."""
+        return not self._goes_on(1) and self._append(Position(study=event.study), [event], role, 0)
+
+    def load(self) -> StudyState:
+        """Reads what is true now: the newest usable snapshot, and every segment after it.
+
+        Raises `StudyNotFound`, `Unavailable`, and `CorruptLog` where a segment is missing, changed, foreign, of a
+        newer format, or does not follow from the ones before. The position moves only where all of it was read.
+        """
+        state, at = self._resume()
+        self._last_snapshot = at.number
+        self._at = self._fold(state, at, whole=True)
+        if self.head == 0:
+            raise StudyNotFound(f"{self.url}: there is no study here")
+        return state
+
+    def catch_up(self, state: StudyState) -> int:
+        """Applies to `state`, which is as of this position, what was committed since; returns how many segments.
+
+        Cheaper than `load` where little is new: one read finds out that nothing is. After an error, `load` again.
+        """
+        before = self.head
+        self._at = self._fold(state, self._at, whole=False)
+        return self.head - before
+
+    def commit(self, events: Sequence[Event], *, role: Role, epoch: int) -> bool:
+        """Commits events as the next segment, all or none. True: they are in the log, and survive a power failure.
+
+        False: someone else has that number; `load` (or `catch_up`) and decide anew. The position stays as it was.
+        `epoch` is the driver's own, 0 for a step. Raises `ValueError` for an event that JSON would change and for a
+        segment above `segment.LIMIT`, `Unavailable` where the store did not say whether it landed.
+        """
+        if not self.head:
+            raise ValueError("load or create the study before committing to it")
+        return self._append(self._at, events, role, epoch)
+
+    def segments(self, start: int = 1) -> Iterator[Segment]:
+        """Reads and verifies the segments from `start` on. Raises `CorruptLog`; ends at the newest segment."""
+        chain = "" if start == 1 else None
+        for segment, _ in self._tail(Position(start - 1, chain or ""), whole=True, anchored=chain is not None):
+            yield segment
+
+    def snapshot(self, state: StudyState) -> None:
+        """Writes a snapshot of `state`, which must be as of this position. One that fails costs only a warning."""
+        try:
+            snapshots.write(self._objects, state, self._at)
+        except (TuneError, TypeError, ValueError) as error:
+            _log.warning("%s: no snapshot at segment %d, the log has it all: %s", self.url, self.head, error)
+        self._last_snapshot = self.head  # also after a failure: the next try is due when there is as much again
+
+    def _append(self, at: Position, events: Sequence[Event], role: Role, epoch: int) -> bool:
+        segment = Segment(
+            study=at.study,
+            number=at.number + 1,
+            epoch=epoch,
+            role=role,
+            writer=self._writer,
+            commit=secrets.token_hex(16),
+            previous=at.chain,
+            time=time.time(),
+            events=tuple(events),
+        )
+        data = codec.encode(segment)
+        if not self._landed(segment_key(segment.number), data):
+            return False
+        self._at = self._after(at, segment, data)
+        return True
+
+    def _landed(self, key: str, data: bytes) -> bool:
+        """Creates an object, and settles by reading it back what an unclear reply means."""
+        unclear: Unavailable | None = None
+        try:
+            if self._objects.create(key, data):
+                return True
+        except Unavailable as error:
+            unclear = error
+        found = self._objects.read(key)
+        if found is None:
+            raise unclear or Unavailable(f"{self.url}: {key} was there a moment ago and is not now; try again later")
+        return found == data  # the random commit id is in there
+
+    def _resume(self) -> tuple[StudyState, Position]:
+        """The newest snapshot that is one of this log, or the beginning."""
+        for state, at in snapshots.newest(self._objects):
+            key = segment_key(at.number)
+            data = self._objects.read(key)
+            if data is not None and fingerprint(data) == at.chain:
+                return state, at
+            if data is None and self._study() in {"", at.study}:
+                raise CorruptLog(f"{self.url}/{key} is missing, but there is a snapshot of it (digest {at.chain})")
+            _log.warning("%s: the snapshot at segment %d is not one of this log; passed over", self.url, at.number)
+        return StudyState(), Position()
+
+    def _study(self) -> str:
+        """The id of the study by its first segment; "" where there is none."""
+        data = self._objects.read(segment_key(1))
+        return codec.decode(data, 1, self.url).study if data is not None else ""
+
+    def _fold(self, state: StudyState, at: Position, *, whole: bool) -> Position:
+        for segment, after in self._tail(at, whole=whole):
+            try:
+                for event in segment.events:
+                    state.apply(event)
+            except Exception as error:  # whatever the fold raises, the log does not fit together
+                raise CorruptLog(
+                    f"{self.url}/{segment_key(segment.number)}: does not follow from the segments before: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            if state.study != segment.study:
+                raise CorruptLog(
+                    f"{self.url}/{segment_key(segment.number)}: is of study {segment.study}, not of {state.study}"
+                )
+            at = after
+        return at
+
+    def _tail(self, at: Position, *, whole: bool, anchored: bool = True) -> Iterator[tuple[Segment, Position]]:
+        """Reads, verifies and yields the segments after `at`, each with the position after it."""
+        for number, data in self._bodies(at.number + 1, whole=whole):
+            segment = codec.decode(data, number, self.url)
+            if not anchored:
+                at, anchored = replace(at, chain=segment.previous, study=segment.study), True
+            at = self._after(at, segment, data)
+            yield segment, at
+
+    def _after(self, at: Position, segment: Segment, data: bytes) -> Position:
+        key = f"{self.url}/{segment_key(segment.number)}"
+        if segment.study != (at.study or segment.study):
+            raise CorruptLog(f"{key}: is of study {segment.study}, not of {at.study}")
+        if segment.previous != at.chain:
+            raise CorruptLog(
+                f"{key}: follows a segment with digest {segment.previous}, but the one before has {at.chain}"
+            )
+        if segment.role == "driver" and segment.epoch < at.epoch:
+            raise CorruptLog(f"{key}: is by a driver of epoch {segment.epoch}, after one of epoch {at.epoch}")
+        epoch = segment.epoch if segment.role == "driver" else at.epoch
+        return Position(segment.number, fingerprint(data), segment.study, epoch)
+
+    def _bodies(self, start: int, *, whole: bool) -> Iterator[tuple[int, bytes]]:
+        """Reads segments in order up to the first that is absent, several at once where that saves time."""
+        width, lanes = 1, self._objects.lanes
+        with ThreadPoolExecutor(lanes) as pool:
+            read: Callable[[Callable[[int], bytes | None], Iterable[int]], Iterator[bytes | None]]
+            read = pool.map if lanes > 1 else map
+            while True:
+                answers = read(self._body, range(start, start + width))
+                found = [data for data in takewhile(lambda data: data is not None, answers) if data is not None]
+                yield from enumerate(found, start)
+                start += len(found)
+                if len(found) < width and not (whole and self._goes_on(start)):
+                    return
+                width = min(4 * width, lanes)
+
+    def _body(self, number: int) -> bytes | None:
+        return self._objects.read(segment_key(number))
+
+    def _goes_on(self, absent: int) -> bool:
+        """Looks whether the log goes on behind a segment that was absent when it was read.
+
+        Then either it has been written since (True), or it is lost: a log that seemed to end there would be written
+        on in the middle. Looks at the thousand numbers around, so that it costs one request however long the log is.
+        """
+        if absent == 1:
+            later = [*self._objects.list("log/"), *self._objects.list(snapshots.FOLDER)]
+        else:
+            around = self._objects.list(segment_key(absent + 1)[: -len("000.jsonl")])
+            later = [key for key in around if (segment_number(key) or 0) > absent]
+        if not later:
+            return False
+        if self._body(absent) is not None:
+            return True
+        raise CorruptLog(f"{self.url}/{segment_key(absent)} is missing, but {later[-1]} is there; the log has a gap")
