@@ -31,10 +31,10 @@ ALLOWED = {
     "store": PURE | {"store"},
     "execution": PURE | {"store", "session", "execution"},
     "report": PURE | {"report"},
-    "registry": PURE | {"store"},
+    "registry": PURE | {"store", "registry"},
     "tracking": PURE | {"registry"},
     "studies": CHOOSING | {"store", "plugins", "decide"},
-    "promotion": PURE | {"registry", "tracking", "store", "studies"},
+    "promote": PURE | {"registry", "tracking", "studies"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""
 

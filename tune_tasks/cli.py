@@ -7,6 +7,7 @@ module must not contain an `if` about tuning: the tasks come from the step table
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
@@ -160,7 +161,9 @@ def _step(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     given = {option: getattr(options, option) for option in options.step.options}
-    _print(perform(options.step.name, _open(options), **given))
+    with contextlib.redirect_stdout(sys.stderr):  # what a trial in this process prints must not mix with the JSON
+        result = perform(options.step.name, _open(options), **given)
+    _print(result)
     return 0
 
 

@@ -200,6 +200,7 @@ class Promoting(Value):
     step: int | None
     value: float | None
     champion: dict[str, Any] | None
+    position: int = Field(description="the log's last segment when this was decided")
     reason: str
     time: float
 

@@ -46,12 +46,17 @@ def scheduler(spec: StudySpec) -> Scheduler:
 
 def available(group: str) -> dict[str, EntryPoint]:
     """The plug-ins of a group by name; the built-in ones are there even where nothing is installed."""
-    found = {name: EntryPoint(name, value, group) for name, value in _BUILT_IN[group].items()}
-    return {**{point.name: point for point in entry_points(group=group)}, **found}
+    return {**{point.name: point for point in entry_points(group=group)}, **_built_in(group)}
+
+
+def _built_in(group: str) -> dict[str, EntryPoint]:
+    return {name: EntryPoint(name, value, group) for name, value in _BUILT_IN[group].items()}
 
 
 def _build(group: str, kind: str, plugin: Plugin) -> Any:
-    known = available(group)
+    known = _built_in(group)
+    if plugin.name not in known:  # only then, as reading the metadata of every installed package takes a while
+        known = available(group)
     if plugin.name not in known:
         raise invalid(f"{kind}.name", plugin.name, f"there are {', '.join(sorted(known))}", known)
     try:

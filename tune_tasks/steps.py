@@ -17,10 +17,10 @@ from tune_tasks.errors import ConfigError
 from tune_tasks.events import Event, Prune, Value
 from tune_tasks.execution import Runner
 from tune_tasks.execution.driver import Driver
-from tune_tasks.promotion import promote
+from tune_tasks.promote import promote
 from tune_tasks.registry import ModelArtifact
 from tune_tasks.spec import check_name
-from tune_tasks.studies import Study, open_study, owner
+from tune_tasks.studies import Study, open_study, owner, record
 from tune_tasks.study import Batch, StudyState, Trial
 
 MAIN = "main"
@@ -65,7 +65,7 @@ def sample(study: Study, *, run: str = MAIN, round: int | None = None, count: in
         wanted = count or decide.batch_size(state)
         return decide.plan(state, policy, place, count=wanted, carry=True, time=time.time())
 
-    return _batch(_record(study, place.key, plan))
+    return _batch(record(study, place.key, plan))
 
 
 def launch_trials(
@@ -117,14 +117,14 @@ def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
     policy, place = study.policy(), _place_of(state, name)
     key = f"{name}/evaluate"
     place = Place(key, place.run, place.round, name)
-    return Verdict(**_record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
+    return Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
 
 
 def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
     """Publishes the best trial's model, if it beats the champion, and moves the registry's alias to it.
 
-    The key is (study, `run`): a second call returns the first one's result. Raises `NothingToPromote` where no trial
-    has a value.
+    The key is (study, `run`, the rounds of that run): a second call returns the first one's result, until the study
+    went on. Raises `NothingToPromote` where no trial has a value.
     """
     return promote(study, run=run)
 
@@ -178,21 +178,6 @@ class _Decider:
         return Place(
             f"{self.place.batch}/{step}/{len(state.steps)}", self.place.run, self.place.round, self.place.batch
         )
-
-
-def _record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:
-    """Commits the event that `make` derives from the newest state, unless the key has its result already."""
-    while True:
-        state = study.refresh()
-        if key in state.steps:
-            return state.steps[key]
-        event = make(state)
-        if study.log.commit([event], role="step", epoch=0):
-            state.apply(event)
-            study.keep(state)
-            if study.log.snapshot_due:
-                study.log.snapshot(state)
-            return state.steps[key]
 
 
 def _place(state: StudyState, run: str, number: int | None) -> Place:

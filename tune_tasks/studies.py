@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_tasks import plugins
 from tune_tasks.decide import Policy
 from tune_tasks.errors import ConfigError, StudyNotFound
-from tune_tasks.events import Amended, Created
+from tune_tasks.events import Amended, Created, Event
 from tune_tasks.spec import StudySpec, check_name, differences, load_spec, resolve
 from tune_tasks.store import Objects, open_objects
 from tune_tasks.store.log import StudyLog
@@ -192,6 +192,21 @@ def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
             study.keep(study.state)
             return
         study.refresh()
+
+
+def record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:
+    """Commits the event that `make` derives from the newest state, unless the key has its result already."""
+    while True:
+        state = study.refresh()
+        if key in state.steps:
+            return state.steps[key]
+        event = make(state)
+        if study.log.commit([event], role="step", epoch=0):
+            state.apply(event)
+            study.keep(state)
+            if study.log.snapshot_due:
+                study.log.snapshot(state)
+            return state.steps[key]
 
 
 def owner() -> str:

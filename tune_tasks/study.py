@@ -261,8 +261,9 @@ class StudyState:
             return
         match event.outcome:
             case "reached":
-                done = {"state": "completed", "why": f"ran all {trial.budget} steps"} if trial.last else {"state": "paused"}
-                self._put(replace(trial, **done))
+                over = trial.last
+                why = f"ran all {trial.budget} steps" if over else trial.why
+                self._put(replace(trial, state="completed" if over else "paused", why=why))
             case "returned":
                 self._put(replace(trial, state="completed", why=f"its objective returned after step {trial.budget}"))
             case "carried":

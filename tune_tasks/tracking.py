@@ -74,8 +74,8 @@ class _Mirror:
             return str(run.info.run_id)
         found = str(run.info.run_id) if run else self._create(state.spec.name, {}, _first_time(state))
         metrics = _best(state.spec.metric, state.best, steps, state.now)
-        self._write(found, metrics, {}, {**_study_tags(state, url), MIRRORED: mark})
         self._status(found, "FINISHED" if state.done else "RUNNING", state.now)
+        self._write(found, metrics, {}, {**_study_tags(state, url), MIRRORED: mark})
         return found
 
     def trial(self, trial: Trial, parent: str) -> None:
@@ -95,8 +95,8 @@ class _Mirror:
         found = run.info.run_id if run else self._create(f"trial {trial.number}", {TRIAL: str(trial.number)}, start)
         metrics = [metric for report in reports[done or 0 :] for metric in _metrics(report)]
         metrics += _best(self._state.spec.metric, trial, trial.budget, reports[-1].time if reports else 0.0)
-        self._write(found, metrics, {} if run else trial.params, {**tags, MIRRORED: mark})
         self._status(found, _STATUS[trial.state], reports[-1].time if reports else self._state.now)
+        self._write(found, metrics, {} if run else trial.params, {**tags, MIRRORED: mark})
 
     def _search(self) -> Iterator[Run]:
         wanted, token = f"tags.`{STUDY}` = '{self._state.study}'", None
@@ -113,7 +113,7 @@ class _Mirror:
         return str(run.info.run_id)
 
     def _write(self, run: str, metrics: Sequence[Metric], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Writes in as few calls as MLflow allows; the tags, which say what was written, with the last one."""
+        """Writes in as few calls as MLflow allows; last the tags, which say that all of it was written."""
         from mlflow.entities import Param, RunTag
 
         written = [Param(_name(name), str(value)[:_LONGEST_PARAM]) for name, value in params.items()]

@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.execution import guard
 from tune_tasks.spec import Resources
 
 logger = logging.getLogger(__name__)
 
+_KNOCK_SECONDS = 10.0
 _EMBEDDED = {
     # What a trial started and left behind goes with its worker; without this, Ray leaves it running.
     "RAY_process_group_cleanup_enabled": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+_guards: list[subprocess.Popen[bytes]] = []
 
 
 def attach(address: str | None) -> bool:
@@ -35,13 +44,15 @@ def attach(address: str | None) -> bool:
         return False
     _quieten()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "tune_tasks"}
+    if address is None or address == "local":
+        with _environment(_EMBEDDED):
+            ray.init(address="local", include_dashboard=False, **quiet)
+        _guard()
+        return True
     try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            with _environment(_EMBEDDED):
-                ray.init(address="local", include_dashboard=False, **quiet)
-    except ConnectionError as error:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except OSError as error:
         raise Unavailable(f"execution.address: no Ray answers at {address!r}: {error}") from error
     return True
 
@@ -51,6 +62,39 @@ def detach() -> None:
     import ray
 
     ray.shutdown()
+    while _guards:
+        _guards.pop().communicate()
+
+
+def _knock(address: str) -> None:
+    """Tries whether anything listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def _guard() -> None:
+    """Starts the process that ends what Ray leaves behind; its own session keeps Ctrl-C away from it."""
+    raylet = next((pid for pid, parent, name in _processes() if (parent, name) == (os.getpid(), "raylet")), None)
+    if raylet is not None:
+        command = [sys.executable, "-I", "-S", guard.__file__, str(raylet)]
+        _guards.append(
+            subprocess.Popen(  # noqa: S603  # our own file
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """The processes of this machine with their parents and names; none where the system does not tell in /proc."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            head, _, tail = entry.read_text().rpartition(")")
+            yield int(entry.parent.name), int(tail.split()[1]), head.partition("(")[2]
 
 
 def slots(resources: Resources, concurrency: int | None) -> int:

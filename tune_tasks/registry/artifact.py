@@ -16,7 +16,7 @@ from tune_tasks.study import StudyState
 
 
 class Champion(Value):
-    """The version under the alias, as its tags tell. `value` and `metric` are None where tune_tasks did not write it."""
+    """The version under the alias, as its tags tell; all but `version` and `uri` are None where others wrote it."""
 
     version: str
     uri: str
@@ -29,7 +29,7 @@ class Champion(Value):
 
 
 class Candidate(Value):
-    """The checkpoint that a study puts forward; None where its trials save none, so that its parameters are the model."""
+    """What a study puts forward: a checkpoint, or where its trials save none, parameters alone."""
 
     trial: int
     step: int
@@ -101,7 +101,10 @@ def candidate(state: StudyState) -> Candidate:
 def decide_promotion(
     value: float, champion: Champion | None, *, metric: str, mode: str, min_improvement: float
 ) -> tuple[bool, str]:
-    """Decides whether a value beats the champion's: strictly, and by at least `min_improvement`. Says why, in numbers."""
+    """Decides whether a value beats the champion's: strictly, and by at least `min_improvement`. Says why, in figures.
+
+    A champion that was measured by something else, or written by someone else, stays: nothing can be said of it.
+    """
     if champion is None:
         return True, f"{metric} {value:.6g} is the first: there is no champion yet"
     held = f"(version {champion.version})"

@@ -29,6 +29,7 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _MENDABLE = {
     "BAD_REQUEST",
@@ -52,6 +53,7 @@ class Connection:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.shown = shown_url(uri)
+        self.remote = uri.startswith(("http://", "https://", "databricks"))
         self._client: MlflowClient | None = None
 
     @contextmanager

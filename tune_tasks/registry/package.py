@@ -70,7 +70,7 @@ def try_loader(loader: str, model: Path) -> None:
 
 
 def local_code(loader: str, near: str | None) -> list[Path]:
-    """The files and packages that the loader's module needs and that are not installed: itself, and what lies beside it."""
+    """The loader's own file or package and those beside it that it imports; nothing where it is installed."""
     resolve(loader, "promotion.loader", near)
     top = loader.partition(":")[0].partition(".")[0]
     place = _place(sys.modules[top])

@@ -1,4 +1,4 @@
-"""The model as MLflow serves it: hands the checkpoint's folder to the study's loader, and predicts with what it returns.
+"""The model as MLflow serves it: what the study's loader returns for the checkpoint's folder, asked to predict.
 
 MLflow copies this file into the model and runs it where tune_tasks is not installed; so nothing is pickled, and it
 imports MLflow alone. It must not be imported by the engine.
@@ -7,18 +7,15 @@ imports MLflow alone. It must not be imported by the engine.
 from __future__ import annotations
 
 import importlib
-import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np  # noqa: TID253  # as below
 from mlflow.models import set_model  # noqa: TID253  # MLflow itself runs this file
-from mlflow.pyfunc import PythonModel, PythonModelContext  # noqa: TID253  # as above
-
-# MLflow asks for a type hint on the input; what the input is, only the loader of the user knows.
-warnings.filterwarnings("ignore", message="(?s).*type hints to the `predict` method")
+from mlflow.pyfunc.model import PythonModel, PythonModelContext  # noqa: TID253  # as above
 
 
-class Served(PythonModel):  # type: ignore[misc]  # MLflow's base class has no types
+class Served(PythonModel):
     """Loads with `loader`, a string module:name in the model's configuration, and predicts."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -33,8 +30,17 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow's base class has no t
                 load = getattr(load, part)
             self.model = load(self.folder)
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002  # MLflow's signature
-        """Predicts with what the loader returned."""
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002  # MLflow's signature
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,  # noqa: ARG002  # as above
+    ) -> Any:
+        """Predicts with what the loader returned, from whatever that takes: a frame of pandas, for example.
+
+        An array is named because MLflow prints a warning at every load where it finds no type, or one that it does not
+        know; an array is what it neither checks nor converts.
+        """
         if self.model is None:
             raise RuntimeError(
                 f"this model cannot predict: its study names no promotion.loader; its files are in {self.folder}"

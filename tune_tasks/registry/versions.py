@@ -7,10 +7,11 @@ This module must not decide who is promoted.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -21,6 +22,7 @@ from tune_tasks.registry.client import Connection, absent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 KEY = "tune_tasks.key"
@@ -73,13 +75,11 @@ class Registry:
     def verify(self, name: str, version: str, folder: Path, loader: str | None) -> None:
         """Downloads a version and compares it with `folder`, file by file; then loads it in a process of its own."""
         with tempfile.TemporaryDirectory(prefix="tune-tasks-") as scratch:
-            with self._connection.calls():
+            with self._connection.calls() as client:
                 import mlflow.artifacts
 
-                uri = self._connection.uri
-                place = mlflow.artifacts.download_artifacts(
-                    f"models:/{name}/{version}", dst_path=scratch, tracking_uri=uri, registry_uri=uri
-                )
+                source = client.get_model_version_download_uri(name, version)
+                place = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=self._connection.uri)
             wanted, found = _digests(folder), _digests(Path(place) / "artifacts" / package.CHECKPOINT)
             wrong = sorted(file for file in {*wanted, *found} if wanted.get(file) != found.get(file))
             if wrong:
@@ -109,18 +109,28 @@ class Registry:
         with self._connection.calls() as client:
             logged = _upload(client, experiment, model, key, saved)
             _ensure(client, model.name)
-            client.create_model_version(model.name, f"models:/{logged}", tags=_tags(model, key), model_id=logged)
+            client.create_model_version(
+                model.name,
+                logged.artifact_location,
+                run_id=logged.source_run_id,
+                tags=_tags(model, key),
+                description=model.reason,
+                # On a database MLflow would look this up at its global URI, which is not ours to set.
+                model_id=logged.model_id if self._connection.remote else None,
+            )
         return self._version(model.name, key) or ""
 
 
-def _upload(client: MlflowClient, experiment: str, model: ModelArtifact, key: str, saved: Path) -> str:
-    """Uploads the saved model and returns its id in MLflow, which is ready only when all of it is there."""
+def _upload(client: MlflowClient, experiment: str, model: ModelArtifact, key: str, saved: Path) -> LoggedModel:
+    """Uploads the saved model; it is ready only when all of it is there."""
+    for left in client.search_logged_models([experiment], f"tags.`{KEY}` = {_quoted(key)}"):
+        client.delete_logged_model(left.model_id)  # of a try that was killed before it made a version
     run = _run_of(client, experiment, model)
     params = {name: str(value)[:_LONGEST] for name, value in model.params.items()}
     logged = client.create_logged_model(experiment, model.name, run, tags={KEY: key}, params=params)
     client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
-    return str(logged.model_id)
+    return logged
 
 
 def _run_of(client: MlflowClient, experiment: str, model: ModelArtifact) -> str | None:
@@ -151,18 +161,27 @@ def _tags(model: ModelArtifact, key: str) -> dict[str, str]:
 
 
 def _champion(name: str, version: ModelVersion) -> Champion:
-    tags: dict[str, Any] = {tag.removeprefix("tune_tasks."): value for tag, value in version.tags.items()}
-    written = KEY in version.tags
+    tags = {tag.removeprefix("tune_tasks."): value for tag, value in version.tags.items()}
+    value, trial = _finite(tags.get("value")), _finite(tags.get("trial"))
     return Champion(
         version=str(version.version),
         uri=f"models:/{name}/{version.version}",
-        value=float(tags["value"]) if written else None,
-        metric=tags.get("metric") if written else None,
+        value=value,
+        metric=tags.get("metric"),
         mode=tags.get("mode"),
-        trial=int(tags["trial"]) if written else None,
+        trial=None if trial is None else int(trial),
         study=tags.get("study"),
         path=tags.get("path"),
     )
+
+
+def _finite(text: str | None) -> float | None:
+    """A number from a tag, which anybody may have changed; None where it is none."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -38,18 +38,22 @@ class OptunaStudy:
         self._open = {name: _distribution(space[name]) for name in space if space[name].size() != 1}
 
     def show(self, trials: Iterable[Trial]) -> None:
-        """Shows trials in the order of their numbers, with their results; the failed ones must be left out."""
+        """Shows trials that have a value, with how far they came."""
         from optuna.trial import TrialState
 
         for trial in trials:
-            value = None if trial.value is None else self._sign * trial.value
+            value = self._sign * (trial.value or 0.0)
             if trial.state == "completed":
                 self._add(trial.number, trial.params, TrialState.COMPLETE, value)
-            elif trial.state in {"queued", "running"}:
-                self._add(trial.number, trial.params, TrialState.RUNNING)
             else:
-                seen = {} if value is None else {trial.budget: value}
-                self._add(trial.number, trial.params, TrialState.PRUNED, None, seen)
+                self._add(trial.number, trial.params, TrialState.PRUNED, None, {trial.budget: value})
+
+    def wait(self, trials: Iterable[Trial]) -> None:
+        """Shows trials that are being tried."""
+        from optuna.trial import TrialState
+
+        for trial in trials:
+            self._add(trial.number, trial.params, TrialState.RUNNING)
 
     def ask(self) -> Params:
         """Proposes one configuration. Ask again for another; `take` the one that is used."""

@@ -24,10 +24,11 @@ _GOOD = 25
 
 
 class TPESampler(BaseModel):
-    """Multivariate TPE over the trials so far; those that wait or run count as bad, so that a batch spreads out.
+    """Multivariate TPE over the trials so far; new ones that wait or run count as bad, so that a batch spreads out.
 
     A trial that ran to its end counts by its value; one that was paused or pruned counts behind all of those, first by
-    how far it came, then by its best value, as Optuna orders pruned trials. A failed trial is not modelled.
+    how far it came, then by its best value, as Optuna orders pruned trials. So does one that advanced and now goes on:
+    it is among the best, and Optuna alone would count it as bad while it runs. A failed trial is not modelled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,13 +51,13 @@ class TPESampler(BaseModel):
     def propose(self, history: StudyState, count: int) -> list[Proposal]:
         """Returns up to `count` configurations; fewer where a finite space is used up."""
         space = history.spec.space
-        known = [trial for trial in history.trials if trial.value is not None and _has_result(trial)]
+        known, waiting = _split(history)
         if len(known) < self.startup:
             reason = f"start-up: random until {self.startup} trials have a result"
             return propose_untried(
                 history, count, self.seed, lambda number: draws(space, generator(self.seed, number), reason)
             )
-        study = self._study(history, known)
+        study = self._study(history, known, waiting)
 
         def candidates(number: int) -> Candidates:
             yield study.ask(), f"expected improvement over {len(known)} trials (TPE)"
@@ -64,7 +65,7 @@ class TPESampler(BaseModel):
 
         return propose_untried(history, count, self.seed, candidates, study.take)
 
-    def _study(self, history: StudyState, known: list[Trial]) -> OptunaStudy:
+    def _study(self, history: StudyState, known: list[Trial], waiting: list[Trial]) -> OptunaStudy:
         from optuna.samplers import TPESampler as Optunas
 
         count = len(history.trials)
@@ -76,8 +77,8 @@ class TPESampler(BaseModel):
             seed=generator(self.seed, count).getrandbits(32),
         )
         study = OptunaStudy(sampler, history.spec.space, history.sign, count)
-        waiting = [history.trials[number] for number in (*history.queue, *history.running)]
-        study.show(sorted([*self._modelled(known, history.sign), *waiting], key=_number))
+        study.show(self._modelled(known, history.sign))
+        study.wait(waiting)
         return study
 
     def _modelled(self, known: list[Trial], sign: float) -> list[Trial]:
@@ -90,14 +91,19 @@ class TPESampler(BaseModel):
         return [*good, *others[len(good) - self.window :]]
 
 
-def _has_result(trial: Trial) -> bool:
-    return trial.state in {"completed", "pruned", "paused"}
+def _split(history: StudyState) -> tuple[list[Trial], list[Trial]]:
+    """The trials that have shown something, and those that are tried for the first time now."""
+    lowest = min((trial.target for trial in history.trials if trial.target is not None), default=0)
+    known: list[Trial] = []
+    waiting: list[Trial] = []
+    for trial in history.trials:
+        if trial.state in {"queued", "running"} and (trial.value is None or (trial.target or 0) <= lowest):
+            waiting.append(trial)
+        elif trial.value is not None and trial.state != "failed":
+            known.append(trial)
+    return known, waiting
 
 
 def _order(trial: Trial, sign: float) -> tuple[float, float]:
     value = sign * (trial.value or 0.0)
     return (-math.inf if trial.state == "completed" else -trial.budget, value)
-
-
-def _number(trial: Trial) -> int:
-    return trial.number
