@@ -61,15 +61,15 @@ def test_a_study_killed_again_and_again_ends_as_if_it_had_never_been(tmp_path: P
     spec = write_study(tmp_path / "killed", execution=execution)
     url, kills, committed = tmp_path / "killed" / "studies" / "small", 0, {}
     while kills < 6:
-        process = start(spec, "run", str(spec), "--no-promote", seconds=0.02)
+        process = start(spec, "run", str(spec), "--no-promote", seconds=0.05)
         limit = time.monotonic() + 60
-        while process.poll() is None and len(segments(url)) < len(committed) + 3 and time.monotonic() < limit:
+        while process.poll() is None and len(segments(url)) < len(committed) + 2 and time.monotonic() < limit:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.2))
         if process.poll() is not None:
             break
         process.kill()
-        process.wait()
+        process.communicate()
         kills += 1
         now = segments(url)
         assert {name: now[name] for name in committed} == committed
