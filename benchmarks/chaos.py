@@ -8,6 +8,7 @@ sampled twice, steps run again beyond each running trial's newest checkpoint, an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import subprocess
 import sys
@@ -34,8 +35,8 @@ def main() -> None:
         began = time.monotonic()
         while True:
             process = _start(store, options.trials)
-            patience = chance.uniform(0, options.between) if killed < options.kills else None
-            if not _survives(process, url, len(committed), patience):
+            wanted = len(committed) + chance.randint(1, options.segments) if killed < options.kills else None
+            if not _survives(process, url, wanted, chance.uniform(0, 1)):
                 break
             process.kill()
             process.wait()
@@ -52,7 +53,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--between", type=float, default=4.0, help="longest time to the next kill after a commit, s")
+    parser.add_argument("--segments", type=int, default=8, help="most commits between two kills")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -63,13 +64,12 @@ def _start(store: str, trials: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, *changes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _survives(process: subprocess.Popen[bytes], url: Path, known: int, patience: float | None) -> bool:
-    """Waits for the run's first commit and then `patience` seconds; False where the run ended by itself before."""
-    while process.poll() is None and (patience is None or len(_segments(url)) <= known):
-        time.sleep(0.02)
-    limit = time.monotonic() + (patience or 0)
-    while process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.005)
+def _survives(process: subprocess.Popen[bytes], url: Path, wanted: int | None, patience: float) -> bool:
+    """Waits for `wanted` segments, then `patience` seconds; False where the run came to its end before."""
+    while process.poll() is None and (wanted is None or len(_segments(url)) < wanted):
+        time.sleep(0.01)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
     if process.poll() not in (None, 0):
         raise RuntimeError(f"the run failed by itself with exit code {process.returncode}")
     return process.poll() is None

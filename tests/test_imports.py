@@ -30,7 +30,7 @@ ALLOWED = {
     "session": PURE,
     "store": PURE | {"store"},
     "execution": PURE | {"store", "session", "execution"},
-    "report": PURE | {"report"},
+    "views": PURE | {"views"},
     "registry": PURE | {"store", "registry"},
     "tracking": PURE | {"registry"},
     "studies": CHOOSING | {"store", "plugins", "decide"},

@@ -127,7 +127,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     from tune_tasks.loop import tune
-    from tune_tasks.report.terminal import Progress, conclude
+    from tune_tasks.views.terminal import Progress, conclude
     from tune_tasks.steps import MAIN, promote_best
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -189,7 +189,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tune_tasks.report import render
+    from tune_tasks.views import render
 
     study = _open(options)
     render(study.state, options.format, sys.stdout)

@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from tune_tasks.errors import ConfigError, Unavailable
@@ -46,8 +45,8 @@ def attach(address: str | None) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "tune_tasks"}
     if address is None or address == "local":
         with _environment(_EMBEDDED):
-            ray.init(address="local", include_dashboard=False, **quiet)
-        _guard()
+            started: Any = ray.init(address="local", include_dashboard=False, **quiet)
+        _guard(started.address_info["session_dir"])
         return True
     try:
         _knock(address)
@@ -73,28 +72,17 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-def _guard() -> None:
+def _guard(session: str) -> None:
     """Starts the process that ends what Ray leaves behind; its own session keeps Ctrl-C away from it."""
-    raylet = next((pid for pid, parent, name in _processes() if (parent, name) == (os.getpid(), "raylet")), None)
-    if raylet is not None:
-        command = [sys.executable, "-I", "-S", guard.__file__, str(raylet)]
-        _guards.append(
-            subprocess.Popen(  # noqa: S603  # our own file
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+    _guards.append(
+        subprocess.Popen(  # noqa: S603  # our own file
+            [sys.executable, "-I", "-S", guard.__file__, session],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """The processes of this machine with their parents and names; none where the system does not tell in /proc."""
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            head, _, tail = entry.read_text().rpartition(")")
-            yield int(entry.parent.name), int(tail.split()[1]), head.partition("(")[2]
+    )
 
 
 def slots(resources: Resources, concurrency: int | None) -> int:

@@ -24,6 +24,8 @@ BEAT_SECONDS = 2.0
 """How long `fetch` waits at most: an empty answer says that the worker lives."""
 _MESSAGES = 1_500
 """Most messages in one answer: Ray carries up to 100 kB inside its reply, more than that through shared memory."""
+_BUFFERED = 100_000
+"""Messages that wait for the driver before a report waits too: an endless loop of reports must not fill the memory."""
 
 
 class Worker:
@@ -31,7 +33,10 @@ class Worker:
 
     def __init__(self, name: str, workload: Workload) -> None:
         self._name, self._workload = name, workload
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._ordered = threading.Condition(self._lock)
+        self._said = threading.Condition(self._lock)
+        self._fetched = threading.Condition(self._lock)
         self._tasks: deque[TrialTask] = deque()
         self._messages: list[Message] = []
         self._since = 0.0
@@ -47,21 +52,21 @@ class Worker:
 
     def order(self, tasks: bytes, low: int) -> None:
         """Takes pickled tasks. `fetch` answers at once when no more than `low` of them are left."""
-        with self._changed:
+        with self._lock:
             self._tasks.extend(pickle.loads(tasks))  # noqa: S301  # from the driver, as is everything here
             self._low = low
-            self._changed.notify_all()
+            self._ordered.notify()
 
     def stop(self, trial: int, attempt: int, pause: bool) -> None:  # noqa: FBT001  # Ray passes it on by position
         """Asks the attempt that runs to end at a report; one that has not begun is given back."""
-        with self._changed:
+        with self._lock:
             if self._current is not None and self._current.task[:2] == (trial, attempt):
                 self._current.session.stop(pause=pause)
             self._give_back([task for task in self._tasks if task[:2] == (trial, attempt)])
 
     def recall(self) -> None:
         """Gives every task back that has not begun."""
-        with self._changed:
+        with self._lock:
             self._give_back(list(self._tasks))
 
     def fetch(self) -> bytes:
@@ -69,18 +74,18 @@ class Worker:
 
         Raises `RuntimeError` where this process cannot run any trial.
         """
-        with self._changed:
+        with self._lock:
             self._waiting = True
-            if not self._messages:
-                self._changed.wait(BEAT_SECONDS)
+            self._said.wait_for(lambda: self._messages or self._broken, BEAT_SECONDS)
             while self._messages and not self._urgent and len(self._messages) < _MESSAGES:
                 left = self._since + GROUP_SECONDS - time.monotonic()
                 if left <= 0:
                     break
-                self._changed.wait(left)
+                self._said.wait(left)
             self._waiting = False
             batch, self._messages = self._messages[:_MESSAGES], self._messages[_MESSAGES:]
             self._urgent = self._urgent and bool(self._messages)
+            self._fetched.notify()
         if self._broken is not None:
             raise RuntimeError(self._broken)
         if self._bench is not None:
@@ -107,29 +112,28 @@ class Worker:
             while True:
                 self._run_next(self._bench)
         except BaseException as error:  # noqa: BLE001  # without this thread, everyone would wait for ever
-            self._broken = describe(error)
-            with self._changed:
-                self._changed.notify_all()
+            with self._lock:
+                self._broken = describe(error)
+                self._said.notify()
 
     def _run_next(self, bench: Workbench) -> None:
         """Waits for a task and runs it, in a frame of its own: nothing of the trial is kept until the next one."""
-        with self._changed:
-            while not self._tasks:
-                self._changed.wait()
+        with self._lock:
+            self._ordered.wait_for(lambda: self._tasks)
             attempt = self._current = Attempt(bench, self._tasks.popleft())
         bench.run(attempt)
-        with self._changed:
+        with self._lock:
             self._current = None
 
     def _emit(self, message: Message) -> None:
-        with self._changed:
+        """Buffers a message; wakes `fetch` only where it has to do something about it."""
+        with self._lock:
+            while len(self._messages) >= _BUFFERED:
+                self._fetched.wait()
             if not self._messages:
                 self._since = time.monotonic()
-                wake = True
-            else:
-                wake = False
             self._messages.append(message)
-            if type(message) is Over and len(self._tasks) <= self._low and not self._urgent:
-                self._urgent = wake = True
-            if wake and self._waiting:
-                self._changed.notify_all()
+            urgent = type(message) is Over and len(self._tasks) <= self._low
+            if self._waiting and (len(self._messages) == 1 or (urgent and not self._urgent)):
+                self._said.notify()
+            self._urgent = self._urgent or urgent

@@ -102,7 +102,8 @@ class _Product:
 class _Branches:
     """A parent, and for each of its values what exists then.
 
-    The values that a condition names come first; `rest` stands for all others, so that a wide range stays cheap.
+    Only the values that a condition names are looked at one by one; `rest` stands for each of the others, so that a
+    wide range stays cheap.
     """
 
     name: str
@@ -116,14 +117,17 @@ class _Branches:
         return sum(part.total for part in self.below) + (self.parameter.size() - len(self.named)) * self.rest.total
 
     def at(self, index: int) -> dict[str, Any]:
+        start = 0
         for value, part in zip(self.named, self.below, strict=True):
+            between = (value - start) * self.rest.total
+            if index < between:
+                break
+            index -= between
             if index < part.total:
                 return {self.name: nth(self.parameter, value), **part.at(index)}
-            index -= part.total
-        value, inner = divmod(index, self.rest.total)
-        for taken in self.named:
-            value += taken <= value
-        return {self.name: nth(self.parameter, value), **self.rest.at(inner)}
+            index, start = index - part.total, value + 1
+        others, inner = divmod(index, self.rest.total)
+        return {self.name: nth(self.parameter, start + others), **self.rest.at(inner)}
 
 
 def _product(names: Sequence[str], space: Space, known: Mapping[str, Any]) -> Cells:

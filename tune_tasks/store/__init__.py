@@ -95,7 +95,7 @@ def open_objects(url: str, *, deadline: float = DEADLINE) -> Objects:
         case _:
             from tune_tasks.store.remote import FsspecObjects  # loads fsspec, which a local study never needs
 
-            return Retrying(FsspecObjects(url), deadline)
+            return Retrying(FsspecObjects(url, deadline), deadline)
 
 
 __all__ = [

@@ -76,6 +76,7 @@ class LocalObjects:
                     folder.rmdir()
                 except OSError:
                     break
+                self._made.discard(folder)
 
     def upload(self, source: Path, key: str) -> Copied:
         """See `Files.upload`. Writes under the final name: nobody reads a checkpoint before its manifest is there."""

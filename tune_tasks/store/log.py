@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from tune_tasks.errors import CorruptLog, StudyNotFound, TuneError, Unavailable
+from tune_tasks.errors import CorruptLog, Fenced, StudyNotFound, TuneError, Unavailable
 from tune_tasks.events import Created, Event
 from tune_tasks.store import segment as codec
 from tune_tasks.store import snapshots
@@ -96,10 +96,13 @@ class StudyLog:
 
         False: someone else has that number; `load` (or `catch_up`) and decide anew. The position stays as it was.
         `epoch` is the driver's own, 0 for a step. Raises `ValueError` for an event that JSON would change and for a
-        segment above `segment.LIMIT`, `Unavailable` where the store did not say whether it landed.
+        segment above `segment.LIMIT`, `Fenced` for a driver that is known to have been replaced, and `Unavailable`
+        where the store did not say whether it landed.
         """
         if not self.head:
             raise ValueError("load or create the study before committing to it")
+        if role == "driver" and epoch < self._at.epoch:
+            raise Fenced(f"{self.url}: a driver of epoch {self._at.epoch} took this study over from epoch {epoch}")
         return self._append(self._at, events, role, epoch)
 
     def segments(self, start: int = 1) -> Iterator[Segment]:

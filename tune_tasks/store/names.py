@@ -51,11 +51,11 @@ def split_url(url: str) -> tuple[str, str]:
     if scheme in {"file", "local"}:
         return "file", _local(rest)
     shown = shown_url(url)
-    if not rest.strip("/"):
-        raise invalid("store", shown, "a URL names a bucket or a folder after '://'")
     if "?" in rest or "#" in rest or "::" in rest:
         raise invalid("store", shown, "a URL has no '?', '#' or '::'; credentials come from the environment")
     place, _ = split_credentials(rest)
+    if not place.strip("/"):
+        raise invalid("store", shown, "a URL names a bucket or a folder after '://'")
     if not _plain(place) or any(part in {".", ".."} for part in place.split("/")):
         raise invalid("store", shown, "a URL has printable names, without '.', '..', '%2e' and '\\'")
     return scheme, rest

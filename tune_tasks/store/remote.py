@@ -30,10 +30,9 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", 
 fsspec has many more, but their create looks first and writes then: it would pass the probe and lose a race.
 """
 
-_PATIENCE = 20.0
-"""Seconds for one request, and one more for each megabyte that it sends."""
-_READ_PATIENCE = 60.0
 _PART = 16 << 20
+_SLOWEST = 1e6
+"""Bytes in a second: what is sent slower than this is taken for a connection that hangs."""
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|CONNECTION_STRING|_KEY|_SAS", re.IGNORECASE)
 _LONG_ENOUGH = 6
 _LONGEST = 500
@@ -57,7 +56,7 @@ class FsspecObjects:
 
     lanes = 16
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, deadline: float) -> None:
         scheme, rest = split_url(url)
         place, credentials = split_credentials(rest)
         self.url = shown_url(url)
@@ -75,33 +74,34 @@ class FsspecObjects:
         self._secrets = {text for part in credentials or () for text in (part, quote(part, safe=""))}
         self._root: str = self._class._strip_protocol(bare).rstrip("/")  # noqa: SLF001  # as fsspec.core does
         self._made: tuple[int, Any] | None = None
+        self._patience, self._read_patience = deadline / 3, deadline  # what is read may be large
 
     def __repr__(self) -> str:
         return f"<objects at {self.url}>"
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Objects.create`: one PUT with the condition that there is nothing."""
-        answer = self._ask("exists", _sending(data), "pipe_file", self._path(key), data, mode="create")
+        answer = self._ask("exists", self._sending(data), "pipe_file", self._path(key), data, mode="create")
         return answer is not _EXPECTED
 
     def read(self, key: str) -> bytes | None:
         """See `Objects.read`."""
-        data = self._ask("absent", _READ_PATIENCE, "cat_file", self._path(key))
+        data = self._ask("absent", self._read_patience, "cat_file", self._path(key))
         return None if data is _EXPECTED else bytes(data)
 
     def replace(self, key: str, data: bytes) -> None:
         """See `Objects.replace`."""
-        self._ask(None, _sending(data), "pipe_file", self._path(key), data)
+        self._ask(None, self._sending(data), "pipe_file", self._path(key), data)
 
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`."""
-        found = self._ask("absent", _READ_PATIENCE, "find", self._root, prefix=prefix)
+        found = self._ask("absent", self._read_patience, "find", self._root, prefix=prefix)
         wanted = self._path(prefix)
         return [] if found is _EXPECTED else sorted(n[len(self._root) + 1 :] for n in found if n.startswith(wanted))
 
     def delete(self, key: str) -> None:
         """See `Objects.delete`."""
-        self._ask("absent", _PATIENCE, "rm_file", self._path(key))
+        self._ask("absent", self._patience, "rm_file", self._path(key))
 
     def upload(self, source: Path, key: str) -> Copied:
         """See `Files.upload`; in parts, so that a large file costs memory for one part."""
@@ -134,8 +134,11 @@ class FsspecObjects:
     def _range(self, key: str, start: int, end: int) -> bytes | None:
         """A part of an object; None where the object is absent, or ends before it."""
         wanted: Kind = "ended" if start else "absent"
-        part = self._ask(wanted, _READ_PATIENCE, "cat_file", self._path(key), start=start, end=end)
+        part = self._ask(wanted, self._read_patience, "cat_file", self._path(key), start=start, end=end)
         return None if part is _EXPECTED else bytes(part)
+
+    def _sending(self, data: bytes) -> float:
+        return self._patience + len(data) / _SLOWEST
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -195,10 +198,6 @@ class FsspecObjects:
 
 class _ExpectedReply(Exception):
     """The reply that the caller asked about."""
-
-
-def _sending(data: bytes) -> float:
-    return _PATIENCE + len(data) / 1e6
 
 
 def _implementation(scheme: str, shown: str) -> Any:

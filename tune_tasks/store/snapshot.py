@@ -24,6 +24,12 @@ from tune_tasks.events import FORMAT, Advance, CheckpointRef
 from tune_tasks.spec import StudySpec
 from tune_tasks.study import StudyState, Trial
 
+FOLD = 1
+"""To be raised with every change of `StudyState.apply` that gives another state for the same events.
+
+Snapshots of another fold are not used: what a study looks like must not depend on which version last wrote one.
+"""
+
 _ITEM = 8  # bytes of a float64
 _OWN_FORM = {"spec", "trials", "curves", "queue", "running"}
 _PLAIN = [field.name for field in fields(StudyState) if field.name not in _OWN_FORM]
@@ -60,6 +66,7 @@ def encode(state: StudyState, at: Position) -> bytes:
     )
     header = {
         "format": FORMAT,
+        "fold": FOLD,
         "study": at.study,
         "number": at.number,
         "chain": at.chain,
@@ -87,8 +94,8 @@ def decode(data: bytes) -> tuple[StudyState, Position]:
 def _parts(data: bytes) -> tuple[dict[str, Any], dict[str, Any], Block]:
     line, _, _ = data.partition(b"\n")
     header = orjson.loads(line)
-    if header["format"] != FORMAT or header["order"] != sys.byteorder:
-        raise ValueError(f"it has format {header['format']} and is {header['order']}-endian")
+    if (header["format"], header["fold"], header["order"]) != (FORMAT, FOLD, sys.byteorder):
+        raise ValueError(f"it has format {header['format']}, fold {header['fold']} and is {header['order']}-endian")
     start, rows = len(line) + 1, header["rows"]
     end = start + header["length"]
     if len(data) != end + _ITEM * rows * (1 + len(header["metrics"])):
@@ -126,8 +133,6 @@ def _trials(columns: Mapping[str, Any], curves: Curves) -> list[Trial]:
         if len(column) != count:
             raise ValueError(f"{len(column)} values of {name} for {count} trials")
         deque(map(vars(Trial)[name].__set__, trials, column), maxlen=0)
-    if {*columns} != {*_COLUMNS}:
-        raise ValueError(f"its columns are {', '.join(columns)}")
     return trials
 
 
@@ -136,6 +141,8 @@ def _state(payload: Mapping[str, Any], curves: Curves) -> StudyState:
     columns["advance"] = _ADVANCES.validate_python(columns["advance"])
     columns["checkpoints"] = _CHECKPOINTS.validate_python(columns["checkpoints"])
     plain = payload["state"]
+    if {*plain} != {*_PLAIN} or {*columns} != {*_COLUMNS}:
+        raise ValueError("its fields are not those of this version")
     for result in plain["steps"].values():
         if result.keys() == _PLANNED:  # JSON has no tuples; the fold has them here
             result["trials"] = [tuple(pair) for pair in result["trials"]]

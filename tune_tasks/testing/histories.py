@@ -94,6 +94,10 @@ class History:
         self.report(trial, *values)
         self.end(trial, outcome)
 
+    def prune(self, *trials: int) -> None:
+        """Decides that trials stop for good."""
+        self.decide(Prune(trial=trial, reason="pruned by a test") for trial in trials)
+
     def decide(self, decisions: Iterable[Advance | Prune]) -> None:
         """Records what a scheduler decided, and plans the trials that advance."""
         taken = list(decisions)

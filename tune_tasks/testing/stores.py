@@ -7,7 +7,6 @@
 
 This is the one module of the package that imports pytest; nothing that runs a study may import it.
 """
-# ruff: noqa: S101, PLR2004 - a suite asserts, and its numbers are its point.
 
 from __future__ import annotations
 
@@ -156,7 +155,9 @@ class StoreContract:
         assert copied == Copied(5, hashlib.sha256(b"short").hexdigest())
         assert objects.download("ckpt/other", tmp_path / "target", 5) is None
 
-    @pytest.mark.parametrize("key", ["", "/a", "a/../b", "..", "a/./b", "a//b", "a/", "a\0b", "a/%2E%2e/b", "a\\b", "a\n"])
+    @pytest.mark.parametrize(
+        "key", ["", "/a", "a/../b", "..", "a/./b", "a//b", "a/", "a\0b", "%2E%2e/b", "a\\b", "a\n"]
+    )
     def test_a_key_that_could_lead_elsewhere_is_refused(self, objects: Objects, key: str) -> None:
         """Before anything is read or written, on every method."""
         for call in (objects.read, objects.delete, lambda k: objects.create(k, b""), lambda k: objects.replace(k, b"")):
@@ -174,9 +175,7 @@ def _race(url: str, racers: int, rounds: int) -> list[list[int]]:
     """Lets processes race once all of them are ready; returns which rounds each of them won."""
     command = [sys.executable, "-c", _RACER, url]
     started = [
-        subprocess.Popen(  # noqa: S603  # our own program, and the URL of this test
-            [*command, str(me), str(rounds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([*command, str(me), str(rounds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for me in range(racers)
     ]
     for racer in started:

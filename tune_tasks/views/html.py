@@ -11,11 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tune_tasks.report import STATES, duration, number, parameters, rungs
-from tune_tasks.report.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, axis, chart, dot, line, named_axis, stairs
-from tune_tasks.report.table import Row, leaderboard
 from tune_tasks.space import Categorical, Constant, Int
 from tune_tasks.study import StudyState, Trial
+from tune_tasks.views import STATES, duration, number, parameters, rungs
+from tune_tasks.views.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, axis, chart, dot, line, named_axis, stairs
+from tune_tasks.views.table import Row, leaderboard
 
 WIDE, SMALL = (640, 320), (320, 220)
 CURVES = 300

@@ -1,6 +1,7 @@
 """What a person looks at: a leaderboard, live progress in a terminal, and a page that is drawn. One view a file.
 
-Views read a `StudyState` and nothing else: this package must not read the log, decide, or keep anything.
+Views read a `StudyState` and nothing else: this package must not read the log, decide, or keep anything. Nor may it be
+called `report`, which would hide the function of that name from every objective.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def number(value: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as 8.3s, 4m05s or 2h03m."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f}s" if seconds < 9.95 else f"{round(seconds)}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
@@ -57,13 +58,13 @@ def rungs(state: StudyState) -> list[tuple[int, int]]:
 
 def render(state: StudyState, form: str, stream: TextIO) -> None:
     """Writes every trial as a table, as Markdown or JSON, or draws the study as one page of HTML."""
-    from tune_tasks.report.html import render as draw
-    from tune_tasks.report.table import as_json, as_markdown, as_table, leaderboard
-    from tune_tasks.report.terminal import open_console
+    from tune_tasks.views.html import render as draw
+    from tune_tasks.views.table import Leaderboard, as_json, as_markdown, leaderboard
+    from tune_tasks.views.terminal import open_console
 
     match form:
         case "table":
-            open_console(stream).print(as_table(leaderboard(state), state.spec.metric))
+            open_console(stream).print(Leaderboard(leaderboard(state), state.spec.metric))
         case "markdown":
             stream.write(as_markdown(leaderboard(state), state.spec.metric))
         case "json":

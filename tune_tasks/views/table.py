@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tune_tasks.report import STATES, number, parameters, printable
 from tune_tasks.study import StudyState, Trial, TrialStatus
+from tune_tasks.views import STATES, number, parameters, printable
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +57,41 @@ def as_markdown(rows: Sequence[Row], metric: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_table(rows: Sequence[Row], metric: str, limit: int | None = None) -> Group:
-    """The rows for rich, laid out for any width: a line of figures with the reason, then the parameters in full.
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Rows for rich, laid out for any width: figures, the reason, and the parameters, everything in full.
 
-    `limit` keeps the first rows and says how many are left out. Markdown and JSON have the reasons in full too.
+    `limit` keeps the first rows and says how many are left out.
     """
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.text import Text
 
-    shown = rows if limit is None else rows[:limit]
-    name = printable(metric)
-    width = max(len(name), 10)
-    head = f"{'#':>3} {'trial':>5} {name:>{width}} {'steps':>5}  {'state':<9}  why"
-    lines: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
-    for row in shown:
-        figures = f"{number(row.rank):>3} {row.trial:>5} {number(row.value):>{width}} {row.steps:>5}  "
-        line = Text(figures, no_wrap=True, overflow="ellipsis")
-        line.append(f"{row.state:<9}", style=STATES[row.state]).append(f"  {_last_line(row.why)}")
-        lines += [line, Padding(Text(parameters(row.params), style="dim", overflow="fold"), (0, 0, 0, 10))]
-    if len(shown) < len(rows):
-        lines.append(Text(f"    and {len(rows) - len(shown)} more", style="dim"))
-    return Group(*lines)
+    rows: Sequence[Row]
+    metric: str
+    limit: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Draws the rows; called by rich."""
+        from rich.cells import cell_len
+        from rich.padding import Padding
+        from rich.text import Text
+
+        shown = self.rows if self.limit is None else self.rows[: self.limit]
+        name = printable(self.metric)
+        width = max(len(name), 10)
+        head = f"{'#':>3} {'trial':>5} {name:>{width}} {'steps':>5}  {'state':<9}  why"
+        yield Text(head, style="bold", no_wrap=True, overflow="ellipsis")
+        for row in shown:
+            figures = f"{number(row.rank):>3} {row.trial:>5} {number(row.value):>{width}} {row.steps:>5}  "
+            line = Text(figures, no_wrap=True, overflow="ellipsis").append(f"{row.state:<9}", style=STATES[row.state])
+            below = Text(parameters(row.params), style="dim", overflow="fold")
+            why = _last_line(row.why)
+            if line.cell_len + cell_len(why) + 2 <= options.max_width:
+                line.append(f"  {why}")
+            else:
+                below = Text(f"{why}\n", overflow="fold").append(below)
+            yield line
+            yield Padding(below, (0, 0, 0, 10))
+        if len(shown) < len(self.rows):
+            yield Text(f"    and {len(self.rows) - len(shown)} more", style="dim")
 
 
 def _row(trial: Trial, rank: int | None) -> Row:

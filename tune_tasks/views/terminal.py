@@ -13,9 +13,9 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from tune_tasks.report import STATES, duration, number, parameters, printable, rungs
-from tune_tasks.report.table import as_table, leaderboard
 from tune_tasks.study import StudyState, Trial
+from tune_tasks.views import STATES, duration, number, parameters, printable, rungs
+from tune_tasks.views.table import Leaderboard, leaderboard
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,6 +41,7 @@ class Progress:
         self._clock = clock
         self._state: StudyState | None = None
         self._next = -1.0
+        self._event = (-1.0, 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +51,7 @@ class Progress:
     ) -> None:
         try:
             if self._state is not None:
-                self._view.show(self._state, self._clock(), last=True)
+                self._show(self._state, self._clock(), last=True)
         finally:
             self._view.close()
 
@@ -60,7 +61,14 @@ class Progress:
         now = self._clock()
         if now >= self._next:
             self._next = now + _REDRAW
-            self._view.show(state, now, last=False)
+            self._show(state, now, last=False)
+
+    def _show(self, state: StudyState, now: float, *, last: bool) -> None:
+        """Adds to the log's time what has passed since its last event: the clock goes on between two reports."""
+        if self._event[0] != state.now:
+            self._event = state.now, now
+        waited = now - self._event[1] if state.since is not None else 0.0
+        self._view.show(state, state.elapsed + waited, now, last=last)
 
 
 class _Panel:
@@ -72,10 +80,10 @@ class _Panel:
         # What is printed to standard output is somebody's result: it must not end up in front of the panel.
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
 
-    def show(self, state: StudyState, now: float, *, last: bool) -> None:  # noqa: ARG002  # a panel shows every state
+    def show(self, state: StudyState, elapsed: float, now: float, *, last: bool) -> None:  # noqa: ARG002  # always
         if not self._live.is_started:
             self._live.start()
-        self._live.update(panel(state), refresh=True)
+        self._live.update(panel(state, elapsed), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -90,14 +98,14 @@ class _Lines:
         self._begun = 0
         self._said = -_SILENCE
 
-    def show(self, state: StudyState, now: float, *, last: bool) -> None:
+    def show(self, state: StudyState, elapsed: float, now: float, *, last: bool) -> None:
         best, begun = state.best, _begun(state)
         value = best.value if best else None
         better = value != self._best
         if not (last or better or begun >= self._begun + _TRIALS or now >= self._said + _SILENCE):
             return
         self._best, self._begun, self._said = value, begun - begun % _TRIALS, now
-        line = f"{_spent(state)}  trials {begun}/{state.spec.budget.trials}: {_counts(state)}"
+        line = f"{_spent(state, elapsed)}  trials {begun}/{state.spec.budget.trials}: {_counts(state)}"
         if best:
             line += f"  {'new best' if better else 'best'} {_named(state, best)}"
             line += f"  {parameters(best.params)}" if better or last else ""
@@ -113,7 +121,7 @@ def conclude(state: StudyState, url: str, model: Any, stream: TextIO, limit: int
     `model` is the `ModelArtifact` of the promotion, or None where there was none.
     """
     console = open_console(stream)
-    console.print(as_table(leaderboard(state), state.spec.metric, limit))
+    console.print(Leaderboard(leaderboard(state), state.spec.metric, limit))
     console.print()
     facts = [("study", f"{url}: {len(state.trials)} trials in {duration(state.elapsed)}: {_counts(state)}")]
     if state.best:
@@ -123,6 +131,7 @@ def conclude(state: StudyState, url: str, model: Any, stream: TextIO, limit: int
         facts.append(("", model.reason))
         facts += [("", f"{name} {number(value)}") for name, value in model.evaluation.items()]
         facts += [("", f"{model.path}/model.json")] if model.path else []
+    facts.append(("all", f"tune-tasks report {url} --format html > report.html"))
     for name, content in facts:
         console.print(f"{name:<7}{printable(content)}", markup=False, soft_wrap=True)
 
@@ -136,8 +145,11 @@ def open_console(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False)
 
 
-def panel(state: StudyState) -> RenderableType:
-    """The state as a panel for rich: trials by state, the best so far, the rungs, and what is left of the budget."""
+def panel(state: StudyState, elapsed: float) -> RenderableType:
+    """The state as a panel for rich: trials by state, the best so far, the rungs, and what is left of the budget.
+
+    `elapsed` is how long the study has been worked on by now, in seconds.
+    """
     from rich import box
     from rich.panel import Panel
     from rich.table import Table
@@ -146,13 +158,13 @@ def panel(state: StudyState) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(ratio=1, overflow="fold")
-    for name, content in _facts(state):
+    for name, content in _facts(state, elapsed):
         grid.add_row(name, content)
     title = Text(f" {printable(state.spec.name)} ", style="bold")
     return Panel(grid, title=title, title_align="left", border_style="dim", box=box.ROUNDED)
 
 
-def _facts(state: StudyState) -> list[tuple[str, Any]]:
+def _facts(state: StudyState, elapsed: float) -> list[tuple[str, Any]]:
     from rich.text import Text
 
     facts: list[tuple[str, Any]] = [("trials", _bar(state)), ("", _states(state))]
@@ -162,7 +174,7 @@ def _facts(state: StudyState) -> list[tuple[str, Any]]:
     reached = rungs(state)[-_RUNGS:]
     if reached:
         facts.append(("rungs", Text(" → ".join(f"{count} to {budget}" for budget, count in reached) + " steps")))
-    facts.append(("time", Text(_spent(state))))
+    facts.append(("time", Text(_spent(state, elapsed))))
     if state.done:
         facts.append(("done", Text(printable(state.reason))))
     return facts
@@ -177,7 +189,8 @@ def _bar(state: StudyState) -> Any:
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1)
     row.add_column(justify="right", no_wrap=True)
-    row.add_row(ProgressBar(total=max(total, len(state.trials)), completed=begun), f"{begun} of {total} begun")
+    most = max(total, len(state.trials))
+    row.add_row(ProgressBar(most, begun, complete_style="green", finished_style="green"), f"{begun} of {total} begun")
     return row
 
 
@@ -204,6 +217,6 @@ def _named(state: StudyState, best: Trial) -> str:
     return f"{printable(state.spec.metric)} {number(best.value)} (trial {best.number}{step})"
 
 
-def _spent(state: StudyState) -> str:
+def _spent(state: StudyState, elapsed: float) -> str:
     limit = state.spec.budget.wall_time
-    return duration(state.elapsed) + (f" of {duration(limit)}" if limit is not None else "")
+    return duration(elapsed) + (f" of {duration(limit)}" if limit is not None else "")
