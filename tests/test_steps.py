@@ -126,3 +126,13 @@ def test_the_step_table_speaks_json(study: tt.Study) -> None:
 def test_a_run_name_that_is_no_name_is_refused(study: tt.Study, run: str) -> None:
     with pytest.raises(ConfigError, match="run:"):
         tt.sample(study, run=run)
+
+
+def test_without_a_registry_a_model_is_promoted_once_and_another_run_finds_it_in_its_place(study: tt.Study) -> None:
+    tt.tune(study)
+    first = tt.promote_best(study, run="monday")
+    again = tt.promote_best(study, run="tuesday")
+    assert first.promoted
+    assert not again.promoted
+    assert "it is the same" in again.reason
+    assert tt.promote_best(study, run="monday") == first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from tune_tasks.events import Promoted, Promoting
-from tune_tasks.registry import ModelArtifact, Registry, candidate, carry_out, decide_promotion, default_uri
+from tune_tasks.registry import Champion, ModelArtifact, Registry, candidate, carry_out, decide_promotion, default_uri
 from tune_tasks.studies import Study, record
 from tune_tasks.study import StudyState
 from tune_tasks.tracking import mirror
@@ -36,7 +36,8 @@ def promote(study: Study, *, run: str) -> ModelArtifact:
 
 def _decide(state: StudyState, position: int, key: str, registry: Registry | None) -> Promoting:
     promotion, best = state.spec.promotion, candidate(state)
-    champion = registry.champion(promotion.model or state.spec.name, promotion.alias) if registry else None
+    name = promotion.model or state.spec.name
+    champion = registry.champion(name, promotion.alias) if registry else _last_promoted(state)
     better, reason = decide_promotion(
         best.value,
         champion,
@@ -53,4 +54,22 @@ def _decide(state: StudyState, position: int, key: str, registry: Registry | Non
         position=position,
         reason=reason,
         time=time.time(),
+    )
+
+
+def _last_promoted(state: StudyState) -> Champion | None:
+    """What holds the place of the champion where there is no registry: what this study promoted last."""
+    models = [model for model in state.promotions if model["promoted"]]
+    if not models:
+        return None
+    last = ModelArtifact(**models[-1])
+    return Champion(
+        version=str(len(models)),
+        uri=last.uri or "",
+        value=last.value,
+        metric=last.metric,
+        mode=last.mode,
+        trial=last.trial,
+        study=last.study,
+        path=last.path,
     )

@@ -87,15 +87,12 @@ class Driver:
         """Takes the study over, runs the batch, records the end of the launch step `key`, and returns the state.
 
         Raises `Fenced` when a newer driver took over, `ConfigError` when the first report shows that the spec cannot
-        work. When it is interrupted, it commits what it knows first.
+        work. Interrupted, it leaves without another commit, as it may be in the middle of one: what was not committed
+        is run again from the checkpoint before.
         """
         self._take_over()
         self.runner.open(self._deliver)
-        try:
-            reason = self._drive()
-        except KeyboardInterrupt:
-            self._commit()
-            raise
+        reason = self._drive()
         self._decide(lambda: self._launched(key, reason))
         return self.state
 

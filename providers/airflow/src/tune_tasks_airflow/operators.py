@@ -1,0 +1,233 @@
+"""The four tasks of tune_tasks as operators: each hands its fields to the engine's step of the same name.
+
+Airflow parses this module again and again, so it must not load Ray, MLflow, Optuna or the engine before a task runs.
+It must not decide anything about tuning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, XComArg
+
+    from tune_tasks.studies import Study
+
+
+class StepOperator(BaseOperator):
+    """One step of the engine as a task; it runs any number of times with one result.
+
+    `study` is the path of a spec (YAML or JSON), a spec as a mapping, or the URL of an existing study. `overrides`
+    maps dotted paths of a spec to other values (`{"budget.trials": 8}`), or is that as JSON, so that
+    `"{{ params | tojson }}"` turns the parameters of a DAG into overrides. `amend` accepts overrides of the budget,
+    resources, retry, execution and promotion that an existing study was not created with.
+
+    Returns the step's result as small JSON: what the engine lists, such as the trials of a batch, is only counted here
+    and can be read at `study`, the URL. An error that no retry mends fails the task at once; `Unavailable`, and what
+    nobody foresaw, is left to the task's retries.
+    """
+
+    step: ClassVar[str]
+    options: ClassVar[tuple[str, ...]]
+    template_fields: Sequence[str] = ("study", "overrides")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"study": "json", "overrides": "json"}
+
+    def __init__(
+        self,
+        *,
+        study: str | Path | Mapping[str, Any],
+        overrides: str | Mapping[str, Any] | None = None,
+        amend: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.overrides = overrides
+        self.amend = amend
+        self._works = False
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Opens the study, creating it where there is none, and runs the step."""
+        from tune_tasks.errors import TuneError, Unavailable
+
+        self._works = True
+        try:
+            study = self._open()
+            result = self._perform(study, self._given(study, context))
+        except Unavailable:
+            raise
+        except TuneError as error:
+            from airflow.providers.common.compat.sdk import AirflowFailException  # at home elsewhere in 3.1
+
+            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._works = False
+        self.log.info("%s: %s", self.step, json.dumps(result))
+        return {name: len(value) if isinstance(value, list) else value for name, value in result.items()}
+
+    def on_kill(self) -> None:
+        """Interrupts the step, as Ctrl-C would: it records what it knows, and a retry goes on from there.
+
+        Airflow calls this from a signal handler in the task's main thread, and lets the task run on if it returns.
+        """
+        if self._works:
+            raise KeyboardInterrupt
+
+    def _open(self) -> Study:
+        from tune_tasks.errors import ConfigError
+        from tune_tasks.spec import load_spec
+        from tune_tasks.studies import is_spec_file, open_study
+
+        overrides = _overrides(self.overrides)
+        if isinstance(self.study, Mapping) or is_spec_file(self.study):
+            return open_study(load_spec(self.study, overrides), amend=self.amend)
+        if overrides:
+            raise ConfigError(f"overrides: {overrides} are not allowed with a URL; they change a spec")
+        return open_study(str(self.study))
+
+    def _given(self, study: Study, context: Context) -> dict[str, Any]:
+        """The options of the step, each as the engine takes it."""
+        given = {name: getattr(self, name) for name in self.options}
+        for name, value in given.items():
+            match name:
+                case "run":
+                    given[name] = value or run_name(context["dag"].dag_id, context["run_id"])
+                case "batch":
+                    given[name] = _batch(value, study.url)
+                case _:
+                    given[name] = _whole(name, value)
+        return given
+
+    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
+        from tune_tasks.steps import perform
+
+        return perform(self.step, study, **given)
+
+
+class SampleOperator(StepOperator):
+    """Proposes the next batch of trials; give its `output` to the two operators that follow.
+
+    `run` names the pipeline run, by default after the DAG run (`run_name`). `round` counts its batches from 0; without
+    it, a task that is cleared after its verdict proposes a further batch. `count` is the size of the batch.
+    """
+
+    step = "sample"
+    options = ("run", "round", "count")
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(
+        self,
+        *,
+        run: str | None = None,
+        round: int | str | None = None,  # noqa: A002  # the engine's word
+        count: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+        self.round = round
+        self.count = count
+
+
+class LaunchTrialsOperator(StepOperator):
+    """Runs a batch, and shows in the task's log how the study gets on; a retry goes on where the last try ended."""
+
+    step = "launch_trials"
+    options = ("batch",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, batch: str | Mapping[str, Any] | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch = batch
+
+    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
+        from tune_tasks.views.terminal import Progress
+
+        with Progress(sys.stdout) as progress:  # Airflow logs what goes to standard error as errors
+            return super()._perform(study, {**given, "on_change": progress.update})
+
+
+class EvaluateAndPruneOperator(StepOperator):
+    """Decides which trials of the study advance and which stop, and whether the study is done."""
+
+    step = "evaluate_and_prune"
+    options = ("batch",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, batch: str | Mapping[str, Any] | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch = batch
+
+
+class PromoteBestOperator(StepOperator):
+    """Publishes the model of the best trial so far, if it beats the champion; warns where the study is not done.
+
+    `run` names the pipeline run, by default after the DAG run (`run_name`).
+    """
+
+    step = "promote_best"
+    options = ("run",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
+        if not study.state.done:
+            trials, wanted = len(study.trials), study.spec.budget.trials
+            self.log.warning("%s is not done, with %d of %d trials sampled", study.url, trials, wanted)
+        return super()._perform(study, given)
+
+
+def run_name(dag_id: str, run_id: str) -> str:
+    """Names the pipeline run of a DAG run, the same for every try and after a clear, and different for the next run.
+
+    So the tasks of a DAG run that is cleared find their results under their own step keys and return them, and the
+    next scheduled run goes on with the study. The digest keeps apart what the allowed characters or the length merge.
+    """
+    digest = hashlib.sha256(f"{dag_id}\n{run_id}".encode()).hexdigest()[:8]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{dag_id}.{run_id}").lstrip(".-")
+    return f"{plain[:100]}-{digest}"
+
+
+def _overrides(value: Any) -> Mapping[str, Any]:
+    from tune_tasks.errors import ConfigError
+
+    try:
+        found = json.loads(value or "{}") if isinstance(value, str) else value or {}
+    except ValueError:
+        found = value
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"overrides: {value!r} is not allowed; give a mapping of dotted paths, or one as JSON")
+    return found
+
+
+def _batch(value: Any, url: str) -> str:
+    """The name of a batch, from that name or from what a sample task returned for the same study."""
+    from tune_tasks.errors import ConfigError
+
+    found = value if isinstance(value, Mapping) else {"batch": value, "study": url}
+    if not isinstance(found.get("batch"), str):
+        raise ConfigError(f"batch: {value!r} is not allowed; give the output of a SampleOperator or a batch's name")
+    if found.get("study") != url:
+        raise ConfigError(f"batch: {found['batch']!r} belongs to {found.get('study')}, not to the study {url}")
+    return str(found["batch"])
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """A whole number, also where a template made it text."""
+    from tune_tasks.errors import ConfigError
+
+    try:
+        return None if value is None else int(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}: {value!r} is not allowed; it must be a whole number") from None
