@@ -136,3 +136,9 @@ def test_without_a_registry_a_model_is_promoted_once_and_another_run_finds_it_in
     assert not again.promoted
     assert "it is the same" in again.reason
     assert tt.promote_best(study, run="monday") == first
+
+
+def test_a_batch_that_was_never_sampled_is_refused(study: tt.Study) -> None:
+    tt.sample(study)
+    with pytest.raises(ConfigError, match=r"batch: 'main-000' is not allowed.*Did you mean 'main-0000'"):
+        tt.launch_trials(study, "main-000")

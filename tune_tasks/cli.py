@@ -127,8 +127,8 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     from tune_tasks.loop import tune
-    from tune_tasks.views.terminal import Progress, conclude
     from tune_tasks.steps import MAIN, promote_best
+    from tune_tasks.views.terminal import Progress, conclude
 
     signal.signal(signal.SIGTERM, _interrupt)
     study = _open(options)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tune_tasks import decide
 from tune_tasks.decide import Place, Policy
-from tune_tasks.errors import ConfigError
+from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.events import Event, Prune, Value
 from tune_tasks.execution import Runner
 from tune_tasks.execution.driver import Driver
@@ -85,8 +85,8 @@ def launch_trials(
     name = _name(batch)
     key = f"{name}/launch"
     state = study.refresh()
-    if name not in state.batches:
-        return BatchOutcome(batch=name, states={}, best=None, value=None, reason="the batch is empty")
+    if _is_empty(state, name):
+        return BatchOutcome(batch=name, states={}, reason="the study is done", **_best(state))
     if key not in state.steps:
         own = runner or make_runner(study)
         try:
@@ -103,17 +103,8 @@ def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
     """Decides who advances to a larger budget, who is pruned, and whether the study is done, each with its reason."""
     name = _name(batch)
     state = study.refresh()
-    if name not in state.batches:
-        best = state.best
-        return Verdict(
-            batch=name,
-            done=state.done,
-            reason=state.reason,
-            advances=(),
-            prunes=(),
-            best=best.number if best else None,
-            value=best.value if best else None,
-        )
+    if _is_empty(state, name):
+        return Verdict(batch=name, done=True, reason=state.reason, advances=(), prunes=(), **_best(state))
     policy, place = study.policy(), _place_of(state, name)
     key = f"{name}/evaluate"
     place = Place(key, place.run, place.round, name)
@@ -195,6 +186,18 @@ def _place(state: StudyState, run: str, number: int | None) -> Place:
 def _place_of(state: StudyState, batch: str) -> Place:
     planned = state.steps[f"{batch}/sample"]
     return Place(f"{batch}/sample", planned["run"], planned["round"], batch)
+
+
+def _is_empty(state: StudyState, batch: str) -> bool:
+    """Tells the empty batch of a study that is done, which is not recorded. Raises `ConfigError` for no batch at all."""
+    if batch in state.batches or state.done:
+        return batch not in state.batches
+    raise invalid("batch", batch, "the study has no such batch; give one that a sample step returned", state.batches)
+
+
+def _best(state: StudyState) -> dict[str, Any]:
+    best = state.best
+    return {"best": best.number if best else None, "value": best.value if best else None}
 
 
 def _batch(result: dict[str, Any]) -> Batch:

@@ -116,7 +116,7 @@ class Driver:
         spent = self.decider.spent(self.state)
         waiting = spent is None and next(self._waiting(), None) is not None
         if not self._handed and not waiting:
-            return spent or "every trial of the batch has run"
+            return spent or ("a worker was free for the next step" if self._pausing else "every trial has run")
         idle = not waiting and self._idles()
         if (spent or idle) and not self._pausing:
             self._pausing = True
