@@ -18,7 +18,7 @@ CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
     "errors": set(),
-    "space": set(),
+    "space": {"errors"},
     "events": set(),
     "curves": set(),
     "spec": {"errors", "space"},

@@ -79,7 +79,8 @@ class Curves:
         if trial not in self._live and self._block is not None and trial < len(self._block.lengths):
             values = self._block.metrics.get(metric)
             return () if values is None else values[self._offsets[trial] : self._offsets[trial + 1]]
-        return self._curve(trial).metrics.get(metric, ())
+        live = self._live.get(trial)
+        return () if live is None else live.metrics.get(metric, ())
 
     def reports(self, trial: int) -> list[Report]:
         """The reports of a trial as objects, in the order of their steps."""

@@ -66,5 +66,4 @@ def _build(group: str, kind: str, plugin: Plugin) -> Any:
     try:
         return made(**plugin.options)
     except ValidationError as error:
-        message = str(explain(error, made)).replace("\n", f"\n{kind}.")
-        raise ConfigError(f"{kind}.{message}") from None
+        raise explain(error, made, kind) from None

@@ -6,12 +6,15 @@ choice for each parameter and gets a complete configuration back (`Space.choose`
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+
+from tune_tasks.errors import invalid
 
 Scalar: TypeAlias = bool | int | float | str | None
 Params: TypeAlias = dict[str, Any]
@@ -53,7 +56,7 @@ class Float(_Parameter):
     def from_unit(self, unit: float) -> float:
         """Maps `unit` in [0, 1] to a value; equal widths get equal probability on the declared scale."""
         if self.step is not None:
-            return min(self.low + self.step * _bin(unit, self.size()), self.high)
+            return min(float(f"{self.low + self.step * _bin(unit, self.size()):.15g}"), self.high)
         if self.log:
             value = math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
         else:
@@ -107,10 +110,12 @@ class Categorical(_Parameter):
     """One of a few choices, without order."""
 
     type: Literal["categorical"] = "categorical"
-    choices: tuple[Scalar, ...] = Field(min_length=1)
+    choices: tuple[Scalar, ...]
 
     @model_validator(mode="after")
     def _check(self) -> Categorical:
+        if not self.choices:
+            raise ValueError("choices is empty; give at least one")
         _check_choices(self.choices)
         return self
 
@@ -138,6 +143,15 @@ class Constant(_Parameter):
 
     type: Literal["constant"] = "constant"
     value: Any
+
+    @field_validator("value")
+    @classmethod
+    def _is_json(cls, value: Any) -> Any:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"{value!r} cannot be written as JSON; a constant must be") from None
+        return value
 
     def from_unit(self, unit: float) -> Any:  # noqa: ARG002  # every parameter maps the unit interval
         """Returns the value, whatever `unit` is."""
@@ -171,12 +185,21 @@ class Space(RootModel[dict[str, Parameter]]):
             return data.root
         if not isinstance(data, Mapping):
             raise ValueError("must be a mapping from names to parameters")
-        return dict(_flat(data, ""))
+        flat: dict[str, Any] = {}
+        for name, value in _flat(data, ""):
+            if name in flat:
+                raise ValueError(f"{name!r} is declared twice; every parameter must have a name of its own")
+            flat[name] = value
+        return flat
 
     @model_validator(mode="after")
     def _ordered(self) -> Space:
         if all(isinstance(parameter, Constant) for parameter in self.root.values()):
             raise ValueError("has no parameter to search; give at least one of type float, int, categorical or grid")
+        for name in self.root:
+            inner = next((other for other in self.root if other.startswith(f"{name}.")), None)
+            if inner is not None:
+                raise ValueError(f"{name!r} is a parameter and the group of {inner!r}; it must be one of the two")
         ordered = _parents_first(self.root)
         self.root.clear()
         self.root.update(ordered)
@@ -243,6 +266,8 @@ def _check_range(low: float, high: float, *, log: bool, step: float | None) -> N
         raise ValueError(
             f"the range [{low}, {high}] is {'empty' if low == high else 'inverted'}; low must be below high"
         )
+    if not math.isfinite(float(high) - float(low)):
+        raise ValueError(f"the range [{low}, {high}] is wider than a float can tell; narrow it, or use a log scale")
     if log and low <= 0:
         raise ValueError(f"a log range must lie above zero, and low is {low}")
     if log and step is not None:
@@ -262,7 +287,12 @@ def _check_choices(choices: tuple[Scalar, ...]) -> None:
 
 
 def _holds(when: Mapping[str, tuple[Scalar, ...]], params: Mapping[str, Any]) -> bool:
-    return all(name in params and params[name] in values for name, values in when.items())
+    return all(name in params and any(_same(params[name], value) for value in values) for name, values in when.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tells whether two values are equal as a person writes them: 1 is 1.0, and True is neither."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _parents_first(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,7 +312,8 @@ def _parents_first(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _check_when(name: str, parameter: Any, parameters: Mapping[str, Any]) -> None:
     for parent, values in parameter.when.items():
         if parent not in parameters:
-            raise ValueError(f"{name}.when: there is no parameter {parent!r}; there are {', '.join(parameters)}")
+            allowed = f"there is no such parameter; there are {', '.join(parameters)}"
+            raise ValueError(str(invalid(f"{name}.when", parent, allowed, parameters)))
         for value in values:
             if not parameters[parent].contains(value):
                 raise ValueError(f"{name}.when.{parent}: {value!r} is not a value that {parent!r} can take")

@@ -264,14 +264,15 @@ def _module(name: str, folder: str | Path | None) -> Any:
     return importlib.import_module(name)
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> ConfigError:
-    """Turns pydantic's errors into one `ConfigError`, a line for each mistake."""
-    return ConfigError("\n".join(_explain_one(details, model) for details in error.errors()))
+def explain(error: ValidationError, model: type[BaseModel], root: str = "") -> ConfigError:
+    """Turns pydantic's errors into one `ConfigError`, a line for each mistake; `root` is where the spec has `model`."""
+    return ConfigError("\n".join(_explain_one(details, model, root) for details in error.errors()))
 
 
-def _explain_one(details: ErrorDetails, model: type[BaseModel]) -> str:
+def _explain_one(details: ErrorDetails, model: type[BaseModel], root: str) -> str:
     where = [str(part) for part in details["loc"]]
-    path = ".".join(part for part in where if part not in {"float", "int", "categorical", "grid", "constant"}) or "spec"
+    kinds = ["float", "int", "categorical", "grid", "constant"]
+    path = ".".join(part for part in (root, *where) if part and part not in kinds) or "spec"
     match details["type"]:
         case "extra_forbidden":
             allowed = _fields_at(model, details["loc"][:-1])
@@ -279,7 +280,6 @@ def _explain_one(details: ErrorDetails, model: type[BaseModel]) -> str:
         case "missing":
             return f"{path}: missing; it must be given"
         case "union_tag_invalid" | "union_tag_not_found":
-            kinds = ["float", "int", "categorical", "grid", "constant"]
             value = details["input"].get("type") if isinstance(details["input"], Mapping) else details["input"]
             return str(invalid(f"{path}.type", value, f"allowed are {', '.join(kinds)}", kinds))
         case "value_error":
@@ -326,11 +326,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _loader() -> Any:
-    """A safe YAML loader that reads 1e-5 as a number, which YAML 1.1 takes for text."""
+    """A safe YAML loader that reads 1e-5 as a number, which YAML 1.1 takes for text, and refuses a key given twice."""
     import yaml  # as in _read
 
     class Loader(yaml.SafeLoader):
-        pass
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  # PyYAML's signature
+            keys = [key.value for key, _ in node.value]
+            twice = next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.YAMLError(f"the key {twice!r} is there twice {node.start_mark}")
+            return super().construct_mapping(node, deep)
 
     number = re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
@@ -342,6 +347,8 @@ def _override(data: dict[str, Any], dotted: str, value: Any) -> None:
     inner = data
     for group in groups:
         nested = inner.get(group, {})
+        if not isinstance(nested, str | Mapping):
+            raise invalid(dotted, value, f"{group} is {nested!r} and has nothing below it to replace")
         inner[group] = {"name": nested} if isinstance(nested, str) else dict(nested)
         inner = inner[group]
     inner[leaf] = value

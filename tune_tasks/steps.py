@@ -189,7 +189,7 @@ def _place_of(state: StudyState, batch: str) -> Place:
 
 
 def _is_empty(state: StudyState, batch: str) -> bool:
-    """Tells the empty batch of a study that is done, which is not recorded. Raises `ConfigError` for no batch at all."""
+    """Tells the unrecorded batch of a study that is done. Raises `ConfigError` for what is no batch at all."""
     if batch in state.batches or state.done:
         return batch not in state.batches
     raise invalid("batch", batch, "the study has no such batch; give one that a sample step returned", state.batches)

@@ -7,9 +7,10 @@ belongs to trial n.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tune_tasks.events import Proposal
 from tune_tasks.samplers import generator
@@ -24,6 +25,12 @@ class SobolSampler(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0, description="another seed scrambles the sequence in another way")
+
+    @model_validator(mode="after")
+    def _has_scipy(self) -> SobolSampler:
+        if find_spec("scipy") is None:
+            raise ValueError("the sampler 'sobol' needs the package scipy: pip install 'tune-tasks[sobol]'")
+        return self
 
     def propose(self, history: StudyState, count: int) -> list[Proposal]:
         """Returns the next `count` points of the sequence; random ones where a point repeats what was tried."""

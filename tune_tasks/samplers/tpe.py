@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from importlib.util import find_spec
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from tune_tasks.events import Proposal
 from tune_tasks.samplers import generator
@@ -41,12 +40,6 @@ class TPESampler(BaseModel):
         ge=100,
         description="trials that the model sees: the best, and the newest of the others; bounds the time of a proposal",
     )
-
-    @model_validator(mode="after")
-    def _has_optuna(self) -> TPESampler:
-        if find_spec("optuna") is None:
-            raise ValueError("the sampler 'tpe' needs the package optuna: pip install 'tune-tasks[tpe]'")
-        return self
 
     def propose(self, history: StudyState, count: int) -> list[Proposal]:
         """Returns up to `count` configurations; fewer where a finite space is used up."""

@@ -1,0 +1,275 @@
+"""MLflow shows what the log says: all of it, once, and again after everything there was lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from tests.histories import Story
+from tests.mlflow_database import new_database
+from tune_tasks.errors import Unavailable
+from tune_tasks.spec import StudySpec
+from tune_tasks.study import StudyState
+from tune_tasks.tracking import mirror
+
+URL = "/somewhere/studies/tracked"
+
+
+def spec(**changes: Any) -> StudySpec:
+    given = {
+        "name": "tracked",
+        "objective": "objective:train",
+        "metric": "loss",
+        "mode": "min",
+        "space": {
+            "x": {"type": "float", "low": 0.0, "high": 1.0},
+            "kind": {"type": "categorical", "choices": ["a", "b"]},
+        },
+    }
+    return StudySpec(**{**given, **changes})
+
+
+def story() -> Story:
+    """One trial of each kind that has begun: completed, pruned, failed, paused and running."""
+    history = Story(spec())
+    history.open()
+    for x in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        history.propose({"x": x, "kind": "a"}, budget=2, last=x == 0.1)
+    history.train(0, [{"loss": 0.5, "extra": 1.0}, {"loss": 0.25}])
+    history.train(1, [{"loss": 0.9}, {"loss": 0.8}])
+    history.give_up(1, "0.8 is not among the best")
+    history.train(2, [{"loss": 3.0}], outcome="failed", error="ValueError: no")
+    history.train(3, [{"loss": 0.6}, {"loss": 0.7}])
+    history.train(4, [{"loss": 0.4}], outcome=None)
+    return history
+
+
+def told(uri: str) -> dict[str, Any]:
+    """Everything in MLflow about the study, by trial, without MLflow's own ids."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tracked")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    found = {str(run.info.run_name): one(client, run, names) for run in runs}
+    assert len(found) == len(runs)
+    return found
+
+
+def one(client: MlflowClient, run: Run, names: dict[str, Any]) -> dict[str, Any]:
+    history = {
+        name: [
+            (metric.step, metric.value, metric.timestamp) for metric in client.get_metric_history(run.info.run_id, name)
+        ]
+        for name in run.data.metrics
+    }
+    tags = dict(run.data.tags)
+    parent = tags.pop("mlflow.parentRunId", None)
+    return {
+        "status": run.info.status,
+        "start": run.info.start_time,
+        "params": run.data.params,
+        "metrics": {name: sorted(points) for name, points in history.items()},
+        "tags": tags,
+        "parent": names[parent] if parent else None,
+    }
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return new_database(tmp_path)
+
+
+def test_each_trial_that_began_is_a_run_below_the_studys_run(uri: str) -> None:
+    mirror(story().state, URL, uri)
+    runs = told(uri)
+    assert set(runs) == {"tracked", "trial 0", "trial 1", "trial 2", "trial 3", "trial 4"}
+    assert {run["parent"] for name, run in runs.items() if name != "tracked"} == {"tracked"}
+    assert {name: run["status"] for name, run in runs.items()} == {
+        "tracked": "RUNNING",
+        "trial 0": "FINISHED",
+        "trial 1": "KILLED",
+        "trial 2": "FAILED",
+        "trial 3": "SCHEDULED",
+        "trial 4": "RUNNING",
+    }
+    assert runs["tracked"]["tags"]["tune_tasks.study"] == URL
+    assert runs["trial 1"]["tags"]["tune_tasks.why"] == "0.8 is not among the best"
+    assert runs["trial 2"]["tags"]["tune_tasks.error"] == "ValueError: no"
+
+
+def test_params_reports_and_the_best_value_are_there_with_their_steps_and_times(uri: str) -> None:
+    state = story().state
+    mirror(state, URL, uri)
+    run = told(uri)["trial 0"]
+    times = [round(report.time * 1000) for report in state.trials[0].reports]
+    assert run["params"] == {"x": "0.1", "kind": "a"}
+    assert run["metrics"]["loss"] == [(1, 0.5, times[0]), (2, 0.25, times[1])]
+    assert run["metrics"]["extra"] == [(1, 1.0, times[0])]
+    assert run["metrics"]["best_loss"] == [(2, 0.25, times[1])]
+
+
+def test_mirroring_twice_doubles_nothing_and_writes_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = story().state
+    mirror(state, URL, uri)
+    before = told(uri)
+    writes: list[str] = []
+    for name in ("create_run", "log_batch", "set_terminated", "update_run", "delete_run"):
+        monkeypatch.setattr(MlflowClient, name, lambda *_, name=name, **__: writes.append(name))
+    mirror(state, URL, uri)
+    monkeypatch.undo()
+    assert writes == []
+    assert told(uri) == before
+
+
+def test_a_later_call_adds_what_is_new_to_the_same_runs(uri: str) -> None:
+    history = story()
+    mirror(history.state, URL, uri)
+    client = MlflowClient(uri)
+    before = ids(client)
+    history.advance(3, 4, last=True)
+    history.train(3, [{"loss": 0.3}, {"loss": 0.2}])
+    history.propose({"x": 0.7, "kind": "b"})
+    history.train(6, [{"loss": 1.0}], outcome="returned")
+    mirror(history.state, URL, uri)
+    assert ids(client).items() >= before.items()
+    run = told(uri)["trial 3"]
+    assert run["status"] == "FINISHED"
+    assert [(step, value) for step, value, _ in run["metrics"]["loss"]] == [(1, 0.6), (2, 0.7), (3, 0.3), (4, 0.2)]
+    assert told(uri)["trial 6"]["params"]["kind"] == "b"
+
+
+def ids(client: MlflowClient) -> dict[str, str]:
+    experiment = client.get_experiment_by_name("tracked")
+    assert experiment is not None
+    return {str(run.info.run_name): run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_reports_that_were_made_again_after_a_lost_worker_replace_the_old_ones(uri: str, again: int) -> None:
+    history = story()
+    history.tell(4, [2, 3], [{"loss": 0.35}, {"loss": 0.33}])
+    mirror(history.state, URL, uri)
+    history.tell(4, list(range(2, 2 + again)), [{"loss": 0.36}] * again)
+    mirror(history.state, URL, uri)
+    points = told(uri)["trial 4"]["metrics"]["loss"]
+    assert [value for _, value, _ in points] == [0.4, *[0.36] * again]
+
+
+def test_deleting_every_run_and_the_experiment_loses_nothing(uri: str) -> None:
+    state = story().state
+    mirror(state, URL, uri)
+    before = told(uri)
+    client = MlflowClient(uri)
+    for run in ids(client).values():
+        client.delete_run(run)
+    mirror(state, URL, uri)
+    assert told(uri) == before
+    experiment = client.get_experiment_by_name("tracked")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    mirror(state, URL, uri)
+    assert told(uri) == before
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What MLflow tells of the story when nothing goes wrong."""
+    uri = new_database(tmp_path_factory.mktemp("undisturbed"))
+    mirror(story().state, URL, uri)
+    return told(uri)
+
+
+@pytest.mark.parametrize("broken", ["create_run", "log_batch", "set_terminated"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_kill_at_any_write_is_made_good_by_the_next_call(
+    uri: str, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, broken: str, when: str, call: int
+) -> None:
+    state = story().state
+    real, count = getattr(MlflowClient, broken), [0]
+
+    def killed(self: MlflowClient, *args: Any, **options: Any) -> Any:
+        count[0] += 1
+        if count[0] < call:
+            return real(self, *args, **options)
+        if when == "after":
+            real(self, *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, broken, killed)
+    with pytest.raises(KeyboardInterrupt):
+        mirror(state, URL, uri)
+    monkeypatch.undo()
+    mirror(state, URL, uri)
+    assert told(uri) == undisturbed
+
+
+def test_a_long_trial_that_takes_several_calls_is_whole_also_after_a_kill_between_two(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {f"p{index}": {"type": "float", "low": 0.0, "high": 1.0} for index in range(120)}
+    history = Story(spec(space=space))
+    history.open()
+    history.propose(dict.fromkeys(space, 0.5))
+    history.train(0, [{"loss": 1.0 / step, "other": float(step)} for step in range(1, 1001)], outcome="returned")
+    real, count = SqlAlchemyStore.log_batch, [0]
+
+    def killed(self: SqlAlchemyStore, *args: Any, **options: Any) -> None:
+        count[0] += 1
+        if count[0] == 4:  # the study's run takes one, the trial's three
+            raise KeyboardInterrupt
+        real(self, *args, **options)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        mirror(history.state, URL, uri)
+    monkeypatch.undo()
+    mirror(history.state, URL, uri)
+    run = told(uri)["trial 0"]
+    assert len(run["params"]) == 120
+    assert len(run["metrics"]["loss"]) == len(run["metrics"]["other"]) == 1000
+
+
+def test_names_and_texts_that_mlflow_refuses_are_made_to_fit(uri: str) -> None:
+    history = Story(
+        spec(metric="Verlust in % (größer?)", space={"x": {"type": "categorical", "choices": ["y" * 9000, "n"]}})
+    )
+    history.open()
+    history.propose({"x": "y" * 9000})
+    history.train(0, [{"Verlust in % (größer?)": 1.0}], outcome="failed", error="E" * 20000)
+    mirror(history.state, URL, uri)
+    run = told(uri)["trial 0"]
+    assert "Verlust in _ _größer__" in run["metrics"]
+    assert len(run["params"]["x"]) == 6000
+
+
+def test_a_server_that_is_down_is_unavailable_and_its_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9") as caught:
+        mirror(story().state, URL, "http://someone:secret@127.0.0.1:9")
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_nothing_is_printed_and_no_run_of_the_user_is_touched(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    import mlflow
+
+    before = dict(os.environ)
+    mirror(story().state, URL, uri)
+    assert mlflow.active_run() is None
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == before
+
+
+def test_an_empty_study_is_mirrored_too(uri: str) -> None:
+    state: StudyState = Story(spec()).state
+    mirror(state, URL, uri)
+    assert set(told(uri)) == {"tracked"}
