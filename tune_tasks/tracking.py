@@ -30,9 +30,8 @@ _STATUS = {
     "pruned": "KILLED",
     "failed": "FAILED",
 }
-# MLflow takes 1000 metrics, 100 parameters and 100 tags in one call, and no more than 1000 of them together.
+# MLflow sends 1000 metrics, 100 parameters and 100 tags at once, and no more than 1000 of them together.
 _METRICS, _PARAMS = 800, 90
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
 
 
 def mirror(state: StudyState, study_url: str, uri: str) -> None:
@@ -113,11 +112,14 @@ class _Mirror:
         return str(run.info.run_id)
 
     def _write(self, run: str, metrics: Sequence[Metric], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Writes in as few calls as MLflow allows; last the tags, which say that all of it was written."""
+        """Writes in as few calls as MLflow allows; last the tags, which say that all of it was written.
+
+        MLflow would split a long call itself, and send the tags first. Values that are too long it cuts.
+        """
         from mlflow.entities import Param, RunTag
 
-        written = [Param(_name(name), str(value)[:_LONGEST_PARAM]) for name, value in params.items()]
-        notes = [RunTag(name, value[:_LONGEST_TAG]) for name, value in tags.items()]
+        written = [Param(_name(name), str(value)) for name, value in params.items()]
+        notes = [RunTag(name, value) for name, value in tags.items()]
         while len(metrics) > _METRICS or len(written) > _PARAMS:
             self._client.log_batch(run, metrics=metrics[:_METRICS], params=written[:_PARAMS])
             metrics, written = metrics[_METRICS:], written[_PARAMS:]

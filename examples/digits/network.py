@@ -6,6 +6,7 @@ installed. Weights are saved as plain arrays; no pickle is written or read.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Network:
         rng = np.random.default_rng(SEED)
         sizes = [64, *[config["hidden"]] * config["layers"], 10]
         arrays = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             arrays += [rng.normal(0, np.sqrt(2 / fan_in), (fan_in, fan_out)), np.zeros(fan_out)]
         return cls(config, arrays, [np.zeros_like(array) for array in arrays], 0)
 
@@ -82,10 +83,9 @@ class Network:
     def _descend(self, gradients: list[np.ndarray]) -> None:
         length = np.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
         rate = self.config["learning_rate"] / max(1.0, length)  # a long step would overflow where the rate is high
-        for array, momentum, gradient in zip(self.arrays, self.momenta, gradients, strict=True):
-            momentum *= self.config["momentum"]
-            momentum -= rate * gradient
-            array += momentum
+        for i, gradient in enumerate(gradients):
+            self.momenta[i] = self.config["momentum"] * self.momenta[i] - rate * gradient
+            self.arrays[i] = self.arrays[i] + self.momenta[i]
 
 
 def load(folder: Path) -> Network:

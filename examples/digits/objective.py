@@ -54,7 +54,7 @@ def train_epoch(network: Network) -> dict[str, float]:
     """Trains one more epoch and returns the validation metrics."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # the matrices are small: more threads cost more than they save, and trials share the CPU
+    with threadpool_limits(1):  # the matrices are small: more threads cost more than they save
         network.train_epoch(*data()["train"])
         images, labels = data()["validation"]
         log_probabilities = network.log_probabilities(images)

@@ -7,7 +7,6 @@ what a champion or a trial is.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -103,10 +102,9 @@ class Connection:
             ) from None
         _hush()
         path = sqlite_path(self.uri)
-        if path is None:
-            return MlflowClient(self.uri, registry_uri=self.uri)
-        with _locked(path):
-            return MlflowClient(self.uri, registry_uri=self.uri)
+        if path is not None:
+            _check_database(path)
+        return MlflowClient(self.uri, registry_uri=self.uri)
 
     def _artifacts(self, beside: str) -> str | None:
         path = sqlite_path(self.uri)
@@ -144,16 +142,12 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(path).resolve() if found and scheme.partition("+")[0] == "sqlite" else None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time open a database: two that make its tables at once leave it broken."""
+def _check_database(path: Path) -> None:
+    """Makes sure that a SQLite file can be opened, or made: MLflow would try again for minutes before it said so."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f"{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with closing(sqlite3.connect(path)) as database:
-                database.execute("PRAGMA schema_version")  # MLflow would retry a path that cannot be opened for minutes
-            yield
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(f"promotion.registry: {path} cannot be used as a database: {error}") from None
 
