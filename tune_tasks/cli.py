@@ -25,9 +25,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING, stream=sys.stderr, format="%(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("tune_tasks").setLevel(logging.DEBUG if options.verbose else logging.WARNING)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)

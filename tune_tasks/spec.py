@@ -141,15 +141,15 @@ class StudySpec(_Section):
     store: str = Field(default="./studies", description="any fsspec URL or local path")
     objective: ImportString = Field(description="import string module:name; a function or class in Python")
     metric: str = Field(min_length=1, description="the reported metric to optimise")
-    mode: Literal["min", "max"]
-    space: Space
-    sampler: Plugin = Plugin(name="tpe")
-    scheduler: Plugin = Plugin(name="none")
-    resources: Resources = Resources()
-    budget: Budget = Budget()
-    retry: Retry = Retry()
-    execution: Execution = Execution()
-    promotion: Promotion = Promotion()
+    mode: Literal["min", "max"] = Field(description="whether a smaller or a larger metric is better")
+    space: Space = Field(description="parameters by name; a mapping without type is a group, a plain value a constant")
+    sampler: Plugin = Field(default=Plugin(name="tpe"), description="who is tried next, with its options")
+    scheduler: Plugin = Field(default=Plugin(name="none"), description="how far each trial may go, with its options")
+    resources: Resources = Field(default=Resources(), description="what each trial occupies")
+    budget: Budget = Field(default=Budget(), description="when the study has spent enough")
+    retry: Retry = Field(default=Retry(), description="how often a trial is tried again")
+    execution: Execution = Field(default=Execution(), description="how trials are run")
+    promotion: Promotion = Field(default=Promotion(), description="what becomes of the best trial")
     unsafe_single_writer: bool = Field(
         default=False, description="accept a store that cannot create an object only if it is absent"
     )
