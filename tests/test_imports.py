@@ -101,3 +101,10 @@ def test_nothing_heavy_is_loaded_by(statement: str) -> None:
 
 def test_a_heavy_import_is_noticed() -> None:
     assert loaded_by("import numpy") == {"numpy"}
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name() -> None:
+    import tune_tasks
+
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert modules & set(tune_tasks.__all__) == set()
