@@ -108,18 +108,17 @@ def _entries(objects: Objects, reference: CheckpointRef) -> list[tuple[str, int,
     manifest = orjson.loads(data)
     if manifest["format"] > FORMAT:
         raise CorruptLog(f"{objects.url}/{key}: has format {manifest['format']}, this version reads up to {FORMAT}")
-    return [(check_key(entry["name"]), entry["size"], entry["sha256"]) for entry in manifest["files"]]
+    return [(entry["name"], entry["size"], entry["sha256"]) for entry in manifest["files"]]
 
 
 def _download(objects: Objects, reference: CheckpointRef, folder: Path, name: str, size: int, digest: str) -> None:
-    target = folder / name
+    key, target = _data(reference.key, name), folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    copied = objects.download(_data(reference.key, name), target, size)
+    copied = objects.download(key, target, size)
     if copied is None or copied != (size, digest):
         found = "is missing" if copied is None else f"has {copied.size} bytes with digest {copied.digest}"
         raise CorruptLog(
-            f"{objects.url}/{_data(reference.key, name)}: {found}, "
-            f"but the manifest of the checkpoint says {size} bytes with digest {digest}"
+            f"{objects.url}/{key}: {found}, but the manifest of the checkpoint says {size} bytes with digest {digest}"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -34,13 +34,14 @@ class LocalObjects:
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Objects.create`: a temporary file gets its final name by link(2) once it is whole on the disk."""
-        with self._translated(), self._temporary(key) as (temporary, path):
+        path = self._root / key
+        with self._translated(), self._temporary(path) as (temporary, folders):
             _write(temporary, data)
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-            _sync(path.parent)
+            _sync(folders)
             return True
 
     def read(self, key: str) -> bytes | None:
@@ -53,10 +54,11 @@ class LocalObjects:
 
     def replace(self, key: str, data: bytes) -> None:
         """See `Objects.replace`; a reader sees the old object or the new one, never a part."""
-        with self._translated(), self._temporary(key) as (temporary, path):
+        path = self._root / key
+        with self._translated(), self._temporary(path) as (temporary, folders):
             _write(temporary, data)
             temporary.rename(path)
-            _sync(path.parent)
+            _sync(folders)
 
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`; unfinished files are not objects."""
@@ -82,10 +84,11 @@ class LocalObjects:
         """See `Files.upload`. Writes under the final name: nobody reads a checkpoint before its manifest is there."""
         path = self._root / key
         with source.open("rb") as reader, self._translated():
-            with self._opened(path) as writer:
+            writer, folders = self._opened(path)
+            with writer:
                 copied = copy(reader, writer)
                 os.fsync(writer.fileno())
-            _sync(path.parent)
+            _sync(folders)
         return copied
 
     def download(self, key: str, target: Path, size: int) -> Copied | None:
@@ -99,33 +102,33 @@ class LocalObjects:
                 return copy(reader, writer, size)
 
     @contextmanager
-    def _temporary(self, key: str) -> Iterator[tuple[Path, Path]]:
-        """Makes an empty temporary file beside a key, and removes it whatever happens."""
-        path = self._root / key
+    def _temporary(self, path: Path) -> Iterator[tuple[Path, set[Path]]]:
+        """Makes an empty temporary file beside a path, and removes it whatever happens; with the folders to sync."""
         temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
-        self._opened(temporary).close()
+        file, folders = self._opened(temporary)
+        file.close()
         try:
-            yield temporary, path
+            yield temporary, folders
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _opened(self, path: Path) -> IO[bytes]:
-        """Opens a file for writing; looking for its folder first would cost every commit a call."""
-        try:
-            return path.open("wb")
+    def _opened(self, path: Path) -> tuple[IO[bytes], set[Path]]:
+        """Opens a file for writing, and tells which folders get new names by that, to be synced after the file."""
+        try:  # looking for the folder first would cost every commit a call
+            return path.open("wb"), {path.parent}
         except FileNotFoundError:
-            self._make(path.parent)
-            return path.open("wb")
+            changed = self._make(path.parent)
+            return path.open("wb"), {path.parent, *changed}
 
-    def _make(self, folder: Path) -> None:
-        """Makes a folder so that it survives a power failure, and remembers which were not there before."""
+    def _make(self, folder: Path) -> set[Path]:
+        """Makes a folder, remembers what was not there before, and tells which folders have a new name in them."""
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for parent in reversed(missing):
             with suppress(FileExistsError):  # another writer was first
                 parent.mkdir()
                 self._made.add(parent)
-                _sync(parent.parent)
+        return {parent.parent for parent in missing}
 
     def _below(self, top: str, start: str) -> Iterator[str]:
         """Walks the files below a folder whose names in it begin with `start`."""
@@ -163,10 +166,11 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(folders: Iterable[Path]) -> None:
+    """Makes the names in these folders survive a power failure."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import takewhile
@@ -107,8 +107,7 @@ class StudyLog:
 
     def segments(self, start: int = 1) -> Iterator[Segment]:
         """Reads and verifies the segments from `start` on. Raises `CorruptLog`; ends at the newest segment."""
-        chain = "" if start == 1 else None
-        for segment, _ in self._tail(Position(start - 1, chain or ""), whole=True, anchored=chain is not None):
+        for segment, _ in self._tail(Position(start - 1), whole=True, anchored=start == 1):
             yield segment
 
     def snapshot(self, state: StudyState) -> None:
@@ -185,7 +184,10 @@ class StudyLog:
         return at
 
     def _tail(self, at: Position, *, whole: bool, anchored: bool = True) -> Iterator[tuple[Segment, Position]]:
-        """Reads, verifies and yields the segments after `at`, each with the position after it."""
+        """Reads, verifies and yields the segments after `at`, each with the position after it.
+
+        Not `anchored`: what was before the first of them is not known, so its study and chain are taken as they are.
+        """
         for number, data in self._bodies(at.number + 1, whole=whole):
             segment = codec.decode(data, number, self.url)
             if not anchored:
@@ -210,10 +212,9 @@ class StudyLog:
         """Reads segments in order up to the first that is absent, several at once where that saves time."""
         width, lanes = 1, self._objects.lanes
         with ThreadPoolExecutor(lanes) as pool:
-            read: Callable[[Callable[[int], bytes | None], Iterable[int]], Iterator[bytes | None]]
-            read = pool.map if lanes > 1 else map
             while True:
-                answers = read(self._body, range(start, start + width))
+                numbers = range(start, start + width)
+                answers = pool.map(self._body, numbers) if lanes > 1 else map(self._body, numbers)
                 found = [data for data in takewhile(lambda data: data is not None, answers) if data is not None]
                 yield from enumerate(found, start)
                 start += len(found)

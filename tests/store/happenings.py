@@ -1,0 +1,250 @@
+"""Random things that can happen to a study, and a look at a state that hides no field of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+from tune_tasks.events import (
+    Advance,
+    Amended,
+    Assignment,
+    Checkpointed,
+    CheckpointRef,
+    Created,
+    Ended,
+    Event,
+    Judged,
+    Launched,
+    Opened,
+    Planned,
+    Promoted,
+    Promoting,
+    Proposal,
+    Prune,
+    Pruned,
+    Reports,
+    Started,
+)
+from tune_tasks.spec import StudySpec
+from tune_tasks.study import OVER, StudyState
+
+SPEC = StudySpec(
+    name="small",
+    objective="objective:train",
+    metric="loss",
+    mode="min",
+    space={"x": {"type": "float", "low": 0.0, "high": 1.0}, "n": {"type": "int", "low": 1, "high": 9}},
+    budget={"trials": 40},
+)
+STUDY = "0123456789abcdef"
+
+
+def created(study: str = STUDY) -> Created:
+    return Created(study=study, spec=SPEC.record(), folder="/where/it/was", time=1000.0)
+
+
+def replayed(events: Iterable[Event]) -> StudyState:
+    state = StudyState()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+def told(state: StudyState) -> dict[str, Any]:
+    """Every field of a state and of its trials, as plain values; tuples stay tuples."""
+    whole = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    whole["spec"] = state.spec.model_dump()
+    whole["queue"], whole["running"] = list(state.queue), list(state.running)
+    whole["trials"] = [_trial(state, number) for number in range(len(state.trials))]
+    del whole["curves"]
+    return whole
+
+
+def _trial(state: StudyState, number: int) -> dict[str, Any]:
+    trial = state.trials[number]
+    fields = {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial)}
+    assert fields.pop("curves") is state.curves
+    fields |= {"reports": trial.reports, "length": state.curves.length(number), "curve": list(state.curve(number))}
+    return fields
+
+
+class Happenings:
+    """Draws events that can follow from a state, and applies them to it, so that any number of them fits together."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.state = StudyState()
+        self.events: list[Event] = []
+        self.time = 1000.0
+        self._apply(created())
+
+    def happen(self, tries: int) -> list[Event]:
+        """Lets up to `tries` more things happen and returns the events; some cannot happen just then."""
+        before = len(self.events)
+        kinds: list[Callable[[], Event | None]] = [
+            *[self._report] * 6,
+            *[self._start] * 4,
+            *[self._end] * 3,
+            *[self._plan] * 3,
+            *[self._judge] * 2,
+            *[self._checkpoint] * 2,
+            self._prune,
+            self._open,
+            self._launched,
+            self._amend,
+            self._promoting,
+            self._promoted,
+        ]
+        for _ in range(tries):
+            self.time += self.random.choice([0.0, 0.25, 3.0])
+            event = self.random.choice(kinds)()
+            if event is not None:
+                self._apply(event)
+        return self.events[before:]
+
+    def _apply(self, event: Event) -> None:
+        self.state.apply(event)
+        self.events.append(event)
+
+    def _any(self, *states: str) -> int | None:
+        found = [trial.number for trial in self.state.trials if trial.state in states]
+        return self.random.choice(found) if found else None
+
+    def _plan(self) -> Event:
+        first, key = len(self.state.trials), f"batch-{len(self.events)}"
+        new = range(first, first + self.random.randint(0, 3))
+        going_on = self._any("paused", "queued")
+        assigned = [*new, *([] if going_on is None else [going_on])]
+        return Planned(
+            key=f"{key}/sample",
+            run=self.random.choice(["main", "nightly"]),
+            round=self.random.randint(0, 3),
+            batch=key,
+            proposals=tuple(
+                Proposal(number=number, params={"x": self.random.random(), "n": 3, "é": None}, reason="drawn ✓")
+                for number in new
+            ),
+            assignments=tuple(
+                Assignment(
+                    trial=number,
+                    budget=self.random.choice([None, 1, 3, 9]),
+                    last=self.random.random() < 0.3,
+                    reason="new",
+                )
+                for number in assigned
+            ),
+            exhausted=self.random.random() < 0.1,
+            time=self.time,
+        )
+
+    def _open(self) -> Event:
+        return Opened(epoch=self.state.epoch + self.random.randint(1, 2), owner="here:1", time=self.time)
+
+    def _start(self) -> Event | None:
+        number = self._any("queued")
+        if number is None:
+            return None
+        attempt = self.state.trials[number].attempts + 1
+        return Started(trial=number, attempt=attempt, step=0, worker="w1", time=self.time)
+
+    def _report(self) -> Event | None:
+        rows = []
+        known = {number: self.state.curves.length(number) for number in self.state.running}
+        for _ in range(self.random.randint(0, 6)):
+            if not known:
+                return None
+            number = self.random.choice(list(known))
+            step = known[number] + 1 if self.random.random() < 0.8 else self.random.randint(1, known[number] + 1)
+            known[number] = step
+            rows.append((number, self.state.trials[number].attempts - (self.random.random() < 0.1), step))
+        live = [row for row in rows if row[1] == self.state.trials[row[0]].attempts]
+        if live != rows:  # what an older attempt still sends is dropped, so it must not count as a step
+            rows = [row for row in rows if row not in live]
+        second = [self.random.choice([None, self.random.random()]) for _ in rows]
+        return Reports(
+            trial=[row[0] for row in rows],
+            attempt=[row[1] for row in rows],
+            step=[row[2] for row in rows],
+            time=[self.time + index / 8 for index in range(len(rows))],
+            metrics={
+                "loss": [self.random.uniform(-1e9, 1e9) for _ in rows],
+                **({"accuracy": second} if self.random.random() < 0.5 else {}),
+            },
+        )
+
+    def _checkpoint(self) -> Event | None:
+        number = self._any("running")
+        if number is None:
+            return None
+        step = self.random.randint(1, 9)
+        reference = CheckpointRef(key=f"ckpt/{number}/1/{step}-00000000", digest="0" * 64, size=17)
+        attempt = self.state.trials[number].attempts
+        return Checkpointed(trial=number, attempt=attempt, step=step, checkpoint=reference, time=self.time)
+
+    def _end(self) -> Event | None:
+        number = self._any("running")
+        if number is None:
+            return None
+        outcome = self.random.choice(["reached", "returned", "carried", "failed", "lost"])
+        return Ended(
+            trial=number,
+            attempt=self.state.trials[number].attempts,
+            outcome=outcome,
+            retry=self.random.random() < 0.5,
+            error="ValueError: no" if outcome in {"failed", "lost"} else None,
+            time=self.time,
+        )
+
+    def _prune(self) -> Event | None:
+        number = self._any("running", "paused")
+        return None if number is None else Pruned(trial=number, step=1, reason="hopeless", time=self.time)
+
+    def _launched(self) -> Event:
+        return Launched(
+            key=f"batch-{len(self.events)}/launch",
+            batch=self.random.choice(["", *self.state.batches]),
+            states={"paused": 2},
+            best=None,
+            value=0.5,
+            reason="drained",
+            time=self.time,
+        )
+
+    def _judge(self) -> Event:
+        batch = self.random.choice(["none", *self.state.batches])
+        paused, alive = self._any("paused"), self._any(*{"queued", "running", "paused"} - OVER)
+        return Judged(
+            key=f"{batch}/evaluate" if self.random.random() < 0.7 else f"{batch}/evaluate/{len(self.events)}",
+            batch=batch,
+            advances=() if paused is None else (Advance(trial=paused, budget=9, last=True, reason="best"),),
+            prunes=() if alive in {None, paused} else (Prune(trial=alive, reason="worst"),),
+            done=self.random.random() < 0.1,
+            best=paused,
+            value=None,
+            reason="one of three advances",
+            time=self.time,
+        )
+
+    def _amend(self) -> Event:
+        spec = SPEC.model_copy(update={"name": self.random.choice(["small", "other"])})
+        return Amended(spec=spec.record(), changes=("name",), time=self.time)
+
+    def _promoting(self) -> Event:
+        key = f"promote-{len(self.events)}"
+        return Promoting(
+            key=key,
+            trial=self._any("completed"),
+            step=1,
+            value=0.1,
+            champion={"version": 3},
+            position=len(self.events),
+            reason="better",
+            time=self.time,
+        )
+
+    def _promoted(self) -> Event:
+        model = {"uri": "models:/small/1", "trials": [[1, 2]], "metrics": {"loss": 0.1}}
+        return Promoted(key=f"promote-{len(self.events)}", model=model, time=self.time)
