@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -18,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tune_tasks import session
 from tune_tasks.errors import ConfigError
 from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask
 from tune_tasks.execution.output import Output, Upload
 from tune_tasks.execution.publishing import Publisher
+from tune_tasks.execution.scratch import new_folder
 from tune_tasks.session import CheckpointError, Context, MetricError, Session, TrialStopped, activate
 from tune_tasks.spec import StudySpec, resolve
 from tune_tasks.store import Objects, checkpoints, open_objects
@@ -136,7 +137,7 @@ class Attempt:
 
     def _scratch(self) -> Path:
         if self._root is None:
-            self._root = Path(tempfile.mkdtemp(prefix="tune-tasks-"))
+            self._root = new_folder("attempt")
         return self._root
 
 
@@ -193,32 +194,34 @@ class Workbench:
 
     def _outcome(self, attempt: Attempt) -> tuple[str, str | None, str | None]:
         """The end of an attempt: its outcome, and for a failed one the error's text and the name of its class."""
-        session = attempt.session
+        result: tuple[str, str | None, str | None]
         try:
-            outcome = self._call(attempt)
-            attempt.settle()
+            result = self._call(attempt), None, None
         except BaseException as error:  # SystemExit is the trial's end, not the worker's
             if self._interruptible and isinstance(error, KeyboardInterrupt):
                 raise
-            return "failed", describe(error), type(error).__name__
-        finally:
-            session.error = None  # its traceback would keep everything alive that the objective had at hand
-        return outcome, None, None
+            result = "failed", describe(error), type(error).__name__
+        attempt.session.error = None  # its traceback would keep everything alive that the objective had at hand
+        try:
+            attempt.settle()
+        except CheckpointError as error:
+            return result if result[0] == "failed" else ("failed", describe(error), type(error).__name__)
+        return result
 
     def _call(self, attempt: Attempt) -> str:
-        session = attempt.session
+        mine = attempt.session
         try:
             if self._objective is None:
                 self._objective = self.workload.load()
-            outcome = session.finish(self._objective(attempt.task.config))
+            outcome = mine.finish(self._objective(attempt.task.config))
         except BaseException as error:
-            if session.ended is None or (self._interruptible and isinstance(error, KeyboardInterrupt)):
+            if mine.ended is None or (self._interruptible and isinstance(error, KeyboardInterrupt)):
                 raise
-            if not isinstance(error, TrialStopped) and error is not session.error:
+            if not isinstance(error, TrialStopped) and error is not mine.error:
                 traceback.print_exc()  # it ended as it was told; what its clean-up raised is for its log alone
-            outcome = session.ended
-        if session.error is not None:
-            raise session.error
+            outcome = mine.ended
+        if mine.error is not None:
+            raise mine.error
         return outcome
 
 
@@ -241,11 +244,9 @@ def _bounded(text: str) -> str:
     lines = (line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}..." for line in text.splitlines())
     short = "\n".join(lines)
     half = _ERROR_CHARACTERS // 2
-    return (
-        short
-        if len(short) <= 2 * half
-        else f"{short[:half]}\n... {len(short) - 2 * half} characters ...\n{short[-half:]}"
-    )
+    if len(short) <= 2 * half:
+        return short
+    return f"{short[:half]}\n... {len(short) - 2 * half} characters ...\n{short[-half:]}"
 
 
 def _skip_own(trace: TracebackType | None) -> TracebackType | None:
@@ -257,4 +258,4 @@ def _skip_own(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _is_own(filename: str) -> bool:
-    return Path(filename).parent == Path(__file__).parent or filename.endswith("tune_tasks/session.py")
+    return filename == session.__file__ or Path(filename).parent == Path(__file__).parent

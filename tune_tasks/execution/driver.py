@@ -76,6 +76,7 @@ class Driver:
         self._handed: dict[int, TrialTask] = {}
         self._pending: list[Event] = []
         self._rows: list[Row] = []
+        self._grouped = 0
         self._cells = 0
         self._due = 0.0
         self._changed = True
@@ -104,8 +105,7 @@ class Driver:
             if reason is not None:
                 return reason
             self.runner.wait(min(_TICK, self.state.spec.execution.group_time) if self._dirty else _TICK)
-            if self._dirty and time.monotonic() >= self._due:
-                self._commit()
+            self._look()
             if self._fatal is not None:
                 self._commit()
                 raise self._fatal
@@ -117,12 +117,15 @@ class Driver:
         waiting = spent is None and next(self._waiting(), None) is not None
         if not self._handed and not waiting:
             return spent or ("a worker was free for the next step" if self._pausing else "every trial has run")
-        idle = not waiting and self._idles()
-        if (spent or idle) and not self._pausing:
-            self._pausing = True
-            for number in list(self._handed):
-                self.runner.stop(number, pause=idle or bool(self.state.trials[number].checkpoints))
+        if not waiting and self._idles():
+            self._end_all(wait_for_checkpoint=True)
         return None
+
+    def _end_all(self, *, wait_for_checkpoint: bool) -> None:
+        """Asks everything that runs to pause; a trial without a checkpoint is waited for only where there is time."""
+        self._pausing = True
+        for number in list(self._handed):
+            self.runner.stop(number, pause=wait_for_checkpoint or bool(self.state.trials[number].checkpoints))
 
     def _idles(self) -> bool:
         """Tells whether a worker is free that the next step could use; asked anew when a trial has ended."""
@@ -180,10 +183,12 @@ class Driver:
                 self._handed.pop(trial, None)
             case _:
                 assert_never(message)
+        self._look()
 
     def _report(self, row: Row) -> None:
         self._mark()
         self._rows.append(row)
+        self._grouped += 1
         self._cells += len(row.metrics)
         self.state.apply(_reports([row]))
         trial = self.state.trials[row.trial]
@@ -193,7 +198,7 @@ class Driver:
                 self._append(Pruned(trial=trial.number, step=row.step, reason=prune.reason, time=row.time))
                 self._commit()
                 self.runner.stop(trial.number, pause=False)
-        if len(self._rows) >= self.state.spec.execution.group_rows or self._cells >= _CELLS:
+        if self._grouped >= self.state.spec.execution.group_rows or self._cells >= _CELLS:
             self._commit()
 
     def _end(self, over: Over) -> None:
@@ -238,7 +243,14 @@ class Driver:
         """Turns the reports at hand, which the state knows already, into one event."""
         if self._rows:
             self._pending.append(_reports(self._rows))
-            self._rows, self._cells = [], 0
+            self._rows = []
+
+    def _look(self) -> None:
+        """Commits what is due and heeds the budget. At each message, as one wait of an inline runner is a whole trial."""
+        if self._dirty and time.monotonic() >= self._due:
+            self._commit()
+        if not self._pausing and self._handed and self.decider.spent(self.state):
+            self._end_all(wait_for_checkpoint=False)
 
     def _commit(self) -> None:
         """Commits the facts at hand."""
@@ -258,6 +270,7 @@ class Driver:
         if decision:
             self.state.apply(decision)
         self._pending.clear()
+        self._grouped = self._cells = 0
         if self.log.snapshot_due:
             self.log.snapshot(self.state)
         return decision is not None

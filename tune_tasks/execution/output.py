@@ -7,16 +7,17 @@ module must not fail a trial because a log could not be kept.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from tune_tasks.execution.scratch import new_file
 from tune_tasks.store.names import TEMPORARY, split_url
 
 logger = logging.getLogger(__name__)
@@ -64,21 +65,20 @@ def local_path(url: str) -> Path | None:
     return Path(rest).resolve() if scheme == "file" else None
 
 
-def spare_path(url: str, worker: str) -> Path:
+def spare_path(root: Path, worker: str) -> Path:
     """The file of a worker for output that has no attempt's name yet: beside the others, so that it can be renamed."""
-    root = local_path(url)
-    folder = root / "logs" if root is not None else Path(tempfile.gettempdir())
-    return folder / f"{TEMPORARY}{worker}.txt"
+    return root / "logs" / f"{TEMPORARY}{worker}.txt"
 
 
 def claim(url: str, worker: str, trial: int | None = None, attempt: int = 0) -> None:
     """Tidies up after a worker that is gone: its last output goes to the attempt that it ran, if it is named here."""
-    if local_path(url) is None:
+    root = local_path(url)
+    if root is None:
         return
-    spare = spare_path(url, worker)
+    spare = spare_path(root, worker)
     try:
         if trial is not None and spare.stat().st_size:
-            spare.rename(spare.parent.parent / log_key(trial, attempt))
+            spare.rename(root / log_key(trial, attempt))
         else:
             spare.unlink()
     except FileNotFoundError:
@@ -98,9 +98,9 @@ class Capture:
         import ctypes
 
         self._root, self._upload = local_path(url), upload
-        self._spare = spare_path(url, worker)
-        self._spare.parent.mkdir(parents=True, exist_ok=True)
         self._flush_c = ctypes.CDLL(None).fflush
+        self._spare = new_file("output") if self._root is None else spare_path(self._root, worker)
+        self._spare.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._key: str | None = None
         self._shown, self._due = 0, 0.0
@@ -108,6 +108,7 @@ class Capture:
 
     def begin(self, trial: int, attempt: int) -> None:
         """Drops what was printed between two attempts: it belongs to neither."""
+        self._flush()
         with self._lock:
             if os.fstat(self._file).st_size:
                 os.ftruncate(self._file, 0)
@@ -130,9 +131,7 @@ class Capture:
 
     def end(self) -> None:
         """Empties every buffer, and leaves the file to the attempt if there is anything in it."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._flush_c(None)  # printf in C code buffers a whole block when it writes to a file
+        self._flush()
         with self._lock:
             if os.fstat(self._file).st_size and self._key is not None:
                 self._give(self._key)
@@ -142,11 +141,17 @@ class Capture:
         """Removes the spare file."""
         self._spare.unlink(missing_ok=True)
 
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # an objective may have closed or replaced it
+                stream.flush()
+        self._flush_c(None)  # printf in C code buffers a whole block when it writes to a file
+
     def _give(self, key: str) -> None:
         if self._root is not None:
             self._name(self._root / key)
         else:
-            finished = Path(tempfile.mkstemp(prefix="tune-tasks-")[1])
+            finished = new_file("output")
             self._spare.rename(finished)
             self._upload(key, finished, finished=True)
         os.close(self._file)
@@ -203,7 +208,7 @@ class Tee:
 
     def _open(self) -> IO[str]:
         if self._root is None:
-            path = Path(tempfile.mkstemp(prefix="tune-tasks-")[1])
+            path = new_file("output")
         else:
             path = self._root / self._key
             path.parent.mkdir(parents=True, exist_ok=True)

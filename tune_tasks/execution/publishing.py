@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import queue
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+from tune_tasks.execution.scratch import new_folder
 
 Job: TypeAlias = Callable[[], None]
 
@@ -59,7 +60,7 @@ class Background:
 
     def save(self, folder: Path, publish: Callable[[Path], None]) -> None:
         """Publishes a copy. A real one: a hard link would change with the original."""
-        stage = Path(tempfile.mkdtemp(prefix="tune-tasks-checkpoint-"))
+        stage = new_folder("checkpoint")
         copy = stage / folder.name
 
         def job() -> None:

@@ -85,7 +85,7 @@ class Worker:
             self._waiting = False
             batch, self._messages = self._messages[:_MESSAGES], self._messages[_MESSAGES:]
             self._urgent = self._urgent and bool(self._messages)
-            self._fetched.notify()
+            self._fetched.notify_all()
         if self._broken is not None:
             raise RuntimeError(self._broken)
         if self._bench is not None:

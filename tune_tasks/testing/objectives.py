@@ -40,6 +40,12 @@ def count_on(config: dict[str, Any]) -> None:
         (folder / "step.txt").write_text("overwritten")
 
 
+def save_and_fail(config: dict[str, Any]) -> None:
+    """Reports a checkpoint and raises."""
+    count_on(config)
+    raise ArithmeticError("after the checkpoint")
+
+
 def start_over(config: dict[str, Any]) -> None:
     """Reports without looking at its checkpoint."""
     count(config)
@@ -72,7 +78,7 @@ def hold(config: dict[str, Any]) -> dict[str, float]:
     return {"loss": 1.0}
 
 
-class Unpicklable(Exception):  # noqa: N818  # named for what is wrong with it
+class Unpicklable(Exception):
     """Can be raised, but neither pickled nor copied."""
 
     def __init__(self, number: int, *, lock: Any) -> None:
@@ -83,7 +89,7 @@ class Unpicklable(Exception):  # noqa: N818  # named for what is wrong with it
         raise TypeError("this exception does not pickle")
 
 
-class Unprintable(Exception):  # noqa: N818  # as above
+class Unprintable(Exception):
     """Fails when its text is asked for."""
 
     def __str__(self) -> str:
@@ -97,7 +103,7 @@ def fail(config: dict[str, Any]) -> None:
             raise ArithmeticError("the sky fell")
         case "chain":
             try:
-                raise KeyError("first")
+                config["first"]
             except KeyError as error:
                 raise ArithmeticError("second") from error
         case "huge":
@@ -146,6 +152,9 @@ def loud(config: dict[str, Any]) -> dict[str, float]:
             subprocess.run(
                 ["/bin/sh", "-c", f"echo from a process {config['mark']}; echo and its stderr >&2"], check=True
             )
+        elif how == "close":
+            sys.stdout.close()
+            sys.stdout = sys.stderr = None  # as badly behaved code may leave it
         elif how == "c":
             ctypes.CDLL(None).printf(b"from C %s\n", config["mark"].encode())
     return {"loss": 1.0}
@@ -155,14 +164,14 @@ def tell_context(config: dict[str, Any]) -> dict[str, float]:
     """Checks what the context says, and writes where its folder was."""
     context = tt.get_context()
     again = tt.get_context().folder
-    assert context.folder == again  # noqa: S101  # a check inside a trial is the test
-    assert context.folder.is_dir()  # noqa: S101
-    assert not any(context.folder.iterdir())  # noqa: S101
+    assert context.folder == again
+    assert context.folder.is_dir()
+    assert not any(context.folder.iterdir())
     (context.folder / "file").touch()
     Path(config["where"]).write_text(
         "\n".join([context.study, str(context.trial), str(context.attempt), context.worker, str(context.folder)])
     )
-    assert context.config == config  # noqa: S101
+    assert context.config == config
     return {"loss": float(context.max_budget)}
 
 
@@ -191,7 +200,7 @@ def die(config: dict[str, Any]) -> None:
     tt.report({"loss": 2.0})
 
 
-def die_at_once(config: dict[str, Any]) -> None:  # noqa: ARG001  # objectives take a configuration
+def die_at_once(config: dict[str, Any]) -> None:
     """Ends its process before anything was heard of the trial."""
     os._exit(1)
 
