@@ -91,8 +91,11 @@ def launch_trials(
         own = runner or make_runner(study)
         try:
             decider = _Decider(study.policy(), _place_of(state, name), streams=study.spec.execution.flow == "streaming")
-            driver = Driver(study.log, own, decider, batch=name, owner=owner(), on_change=on_change)
+            driver = Driver(study.log, state, own, decider, batch=name, owner=owner(), on_change=on_change)
             study.keep(driver.run(key))
+        except BaseException:
+            study.distrust()
+            raise
         finally:
             if runner is None:
                 own.close()

@@ -44,6 +44,10 @@ class Study:
             return self.keep(self.state)
         return self.keep(self.log.load())
 
+    def distrust(self) -> None:
+        """Makes the next refresh read the log afresh: the state may hold what never was committed."""
+        self._head = -1
+
     def keep(self, state: StudyState) -> StudyState:
         """Takes over a state that is as of the log's position; for the steps."""
         self.state, self._head = state, self.log.head

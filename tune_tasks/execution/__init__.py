@@ -64,7 +64,10 @@ class Over(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A task that was submitted will not be begun here, through no fault of its own; it may be submitted again."""
+    """A task that was submitted will not be begun here, through no fault of its own; it may be submitted again.
+
+    That may happen to any task that has not begun, for example where it waited behind a long one.
+    """
 
     trial: int
     attempt: int
@@ -82,7 +85,10 @@ class Runner(Protocol):
         ...
 
     def open(self, deliver: Callable[[Message], None]) -> None:
-        """Makes the workers ready. `deliver` is called only from inside `wait`, on the thread that calls it."""
+        """Makes the workers ready. `deliver` is called only from inside `wait`, on the thread that calls it.
+
+        May be called again for another driver: idle workers stay warm, tasks of the earlier driver are dropped.
+        """
         ...
 
     def room(self) -> int:
@@ -94,13 +100,16 @@ class Runner(Protocol):
         ...
 
     def wait(self, timeout: float) -> None:
-        """Delivers what has happened; waits up to `timeout` seconds for the first message."""
+        """Delivers what has happened; waits up to `timeout` seconds for the first message.
+
+        A worker that is gone gives `Over` with outcome `lost` for the task that it ran, or was about to.
+        """
         ...
 
     def stop(self, trial: int, *, pause: bool) -> None:
         """Asks a running trial to end at its next report; with `pause`, at its next report that has a checkpoint.
 
-        A task that has not begun is given back as `Returned` when it is to be paused.
+        A task that has not begun is given back as `Returned`.
         """
         ...
 

@@ -57,11 +57,12 @@ class Decider(Protocol):
 
 
 class Driver:
-    """Runs one batch. One object drives once."""
+    """Runs one batch, from `state`, which is as of the log's position and which it takes over. Drives once."""
 
     def __init__(
         self,
         log: StudyLog,
+        state: StudyState,
         runner: Runner,
         decider: Decider,
         *,
@@ -71,7 +72,7 @@ class Driver:
     ) -> None:
         self.log, self.runner, self.decider, self.batch, self.owner = log, runner, decider, batch, owner
         self.on_change = on_change
-        self.state = log.load()
+        self.state = state
         self.epoch = 0
         self._handed: dict[int, TrialTask] = {}
         self._pending: list[Event] = []
@@ -246,7 +247,7 @@ class Driver:
             self._rows = []
 
     def _look(self) -> None:
-        """Commits what is due and heeds the budget. At each message, as one wait of an inline runner is a whole trial."""
+        """Commits what is due and heeds the budget: at each message, as an inline runner waits for a whole trial."""
         if self._dirty and time.monotonic() >= self._due:
             self._commit()
         if not self._pausing and self._handed and self.decider.spent(self.state):
