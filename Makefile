@@ -31,12 +31,12 @@ test: env env-airflow ## Run all tests, in both environments, also when those in
 	.venv-airflow/bin/python -m pytest $(AIRFLOW_TESTS) || failed=1; \
 	exit $$failed
 
-check: env env-airflow ## Run ruff, mypy and the test of the imports' direction.
+check: env env-airflow ## Run ruff, mypy, and the tests of imports, docs and the README.
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/mypy --cache-dir .mypy_cache/airflow --python-executable .venv-airflow/bin/python providers/airflow/src
-	.venv/bin/python -m pytest -q tests/test_imports.py
+	.venv/bin/python -m pytest -q tests/test_imports.py tests/test_docs.py tests/test_readme.py
 
 docs: env ## Write what is generated: docs/spec.md and docs/spec.schema.json.
 	@mkdir -p docs
