@@ -18,9 +18,14 @@ from tune_tasks.studies import open_study
 
 
 def start(spec: Path, *arguments: str, seconds: float = 0.004) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "STEP_SECONDS": str(seconds)}
     return subprocess.Popen(
-        [*COMMAND, *arguments], env=environment, cwd=spec.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*COMMAND, *arguments],
+        env={**os.environ, "STEP_SECONDS": str(seconds)},
+        cwd=spec.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell starts what it runs in the background deaf to Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # there is one thread here
     )
 
 

@@ -56,7 +56,8 @@ class Float(_Parameter):
     def from_unit(self, unit: float) -> float:
         """Maps `unit` in [0, 1] to a value; equal widths get equal probability on the declared scale."""
         if self.step is not None:
-            return min(float(f"{self.low + self.step * _bin(unit, self.size()):.15g}"), self.high)
+            value = float(f"{self.low + self.step * _bin(unit, self.size()):.15g}")  # 0.3, not 0.30000000000000004
+            return min(max(value, self.low), self.high)
         if self.log:
             value = math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
         else:
