@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         StudyNotFound,
         TuneError,
         Unavailable,
+        Unreachable,
     )
     from tune_tasks.loop import tune
     from tune_tasks.registry import ModelArtifact
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "errors": ("ConfigError", "CorruptLog", "Fenced", "NothingToPromote", "StudyNotFound", "TuneError", "Unavailable"),
+    "errors": (
+        "ConfigError",
+        "CorruptLog",
+        "Fenced",
+        "NothingToPromote",
+        "StudyNotFound",
+        "TuneError",
+        "Unavailable",
+        "Unreachable",
+    ),
     "loop": ("tune",),
     "registry": ("ModelArtifact",),
     "session": ("get_checkpoint", "get_context", "report"),
@@ -55,6 +65,7 @@ __all__ = [
     "Trial",
     "TuneError",
     "Unavailable",
+    "Unreachable",
     "Verdict",
     "evaluate_and_prune",
     "get_checkpoint",

@@ -46,6 +46,15 @@ class Unavailable(TuneError):
     exit_code = 6
 
 
+class Unreachable(Unavailable):
+    """The store that a spec names did not answer when the study was looked for: check its URL first, then retry.
+
+    An `Unavailable`, so that an orchestrator tries again; for a shell it is bad input, like other mistakes in a spec.
+    """
+
+    exit_code = 2
+
+
 class NothingToPromote(TuneError):
     """No trial ended with a usable value: look at the failures before another run."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_tasks import plugins
 from tune_tasks.decide import Policy
-from tune_tasks.errors import ConfigError, StudyNotFound
+from tune_tasks.errors import ConfigError, StudyNotFound, Unavailable, Unreachable
 from tune_tasks.events import Amended, Created, Event
 from tune_tasks.spec import StudySpec, check_name, differences, load_spec, resolve
 from tune_tasks.store import Objects, open_objects
@@ -125,9 +125,12 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
         return Study(_existing(str(source)))
     objects = open_objects(study_url(source))
     log = StudyLog(objects)
-    if not log.exists():
-        _check(source)
-        _create(objects, log, source)
+    try:
+        if not log.exists():
+            _check(source)
+            _create(objects, log, source)
+    except Unavailable as error:
+        raise Unreachable(f"store: {error}; check the URL in the spec, and the store's address and keys") from error
     study = Study(objects, source)
     _same(study, source, amend=amend)
     return study

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.store.conftest import SECRET
 from tests.studies import COMMAND, write_study
+from tune_tasks.errors import Unreachable
+from tune_tasks.spec import StudySpec, load_spec
 from tune_tasks.store import open_objects
 from tune_tasks.studies import open_study
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
+
+
+def open_spec(folder: Path, store: str) -> StudySpec:
+    return load_spec(write_study(folder, store=store))
 
 
 def start(*arguments: str, cwd: Path, seconds: float = 0.0) -> subprocess.Popen[bytes]:
@@ -27,6 +34,17 @@ def start(*arguments: str, cwd: Path, seconds: float = 0.0) -> subprocess.Popen[
             stdout=said,
             stderr=subprocess.STDOUT,
         )
+
+
+def test_a_store_that_cannot_be_reached_is_bad_input_and_names_the_store(
+    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("tune_tasks.studies.open_objects", partial(open_objects, deadline=1.0))
+    with pytest.raises(Unreachable, match=rf"store: {s3}/small: .* check the URL") as refused:
+        open_study(open_spec(tmp_path, s3))
+    assert refused.value.exit_code == 2
+    assert SECRET not in str(refused.value)
 
 
 def test_a_study_on_s3_is_killed_resumed_elsewhere_and_promoted_without_a_trace_of_the_secret(
