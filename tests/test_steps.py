@@ -112,6 +112,13 @@ def test_a_metric_that_is_never_reported_stops_the_launch_and_is_named(tmp_path:
         tt.launch_trials(study, tt.sample(study))
 
 
+def test_a_study_as_a_frame_has_a_row_for_each_trial(study: tt.Study) -> None:
+    frame = tt.tune(study).to_frame()
+    assert list(frame["trial"]) == list(range(9))
+    assert list(frame["params.x"]) == [trial.params["x"] for trial in study.trials]
+    assert list(frame["value"]) == [trial.value for trial in study.trials]
+
+
 def test_the_step_table_speaks_json(study: tt.Study) -> None:
     batch = perform("sample", study.url)
     outcome = perform("launch_trials", study.url, batch=batch["batch"])

@@ -144,12 +144,11 @@ class Driver:
         yield from (number for number in mine if not self.state.trials[number].attempts)
 
     def _refill(self) -> None:
-        if not self.decider.streams or self._pausing:
-            return
-        if not self._changed:
+        """Keeps a streaming study's queue two trials a worker longer than what the workers take now."""
+        if not self.decider.streams or self._pausing or not self._changed:
             return
         self._changed = False
-        wanted = max(self.runner.room(), 0) + 2 * self.runner.slots
+        wanted = self.runner.room() + 2 * self.runner.slots
         while self._decide(lambda: self.decider.more(self.state, self._queued(), wanted)):
             pass
 
