@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,18 @@ class Middle(BaseModel):
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package on the path as an installer would have left it, with two entry points, one of which leads nowhere."""
+    """A package on the path as an installer would have left it, with entry points, one of which leads nowhere."""
     (tmp_path / "other_package.py").write_text(SAMPLER)
     info = tmp_path / "other_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[tune_tasks.samplers]\nmiddle = other_package:Middle\nbroken = no_such_module:Sampler\n"
+        "[tune_tasks.samplers]\n"
+        "middle = other_package:Middle\n"
+        "random = other_package:Middle\n"
+        "broken = no_such_module:Sampler\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # last, so that its names would win
     return tmp_path
 
 
@@ -82,5 +86,6 @@ def test_an_unknown_name_is_told_with_those_that_are_installed(installed: Path) 
         plugins.sampler(spec(installed, name="midle"))
 
 
-def test_another_package_cannot_take_the_name_of_a_built_in_sampler() -> None:
-    assert type(plugins.sampler(spec(Path(), name="random"))).__module__ == "tune_tasks.samplers.random"
+def test_another_package_cannot_take_the_name_of_a_built_in_sampler(installed: Path) -> None:
+    assert type(plugins.sampler(spec(installed, name="random"))).__module__ == "tune_tasks.samplers.random"
+    assert plugins.available(plugins.SAMPLERS)["random"].module == "tune_tasks.samplers.random"

@@ -64,6 +64,8 @@ def test_a_hopeless_trial_is_stopped_at_the_report_that_shows_it_and_the_reason_
         kinds = [event.type for event in told]
         assert kinds.index("pruned") < kinds.index("ended")
         assert next(event for event in told if isinstance(event, Pruned)).step == trial.budget
+        printed = study.objects.read(f"logs/{trial.number:06d}-1.txt") or b""
+        assert printed.count(b"step") == trial.budget
 
 
 def test_a_trial_that_never_checkpoints_is_waited_for_and_not_paused(tmp_path: Path) -> None:
