@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tune_tasks.events import Event, Reports
+from tune_tasks.events import Discarded, Event, Reports
 from tune_tasks.store import open_objects
 from tune_tasks.store.log import StudyLog
 
@@ -100,7 +100,7 @@ def story(url: str) -> list[dict[str, Any]]:
                 | {name: column[row] for name, column in event.metrics.items()}
                 for row, trial in enumerate(event.trial)
             ]
-        else:
+        elif not isinstance(event, Discarded):  # when checkpoints go depends on how facts were grouped
             told.append(_without_identity(event.model_dump(mode="json")))
     return told
 

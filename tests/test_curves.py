@@ -117,3 +117,17 @@ def test_looking_at_a_trial_without_reports_leaves_nothing_behind():
     made = Curves()
     made.column(5, "loss")
     assert made._live == {}
+
+
+def test_no_later_report_reaches_a_copy_whichever_way_it_comes():
+    made = Curves(curves((0, 1, {"a": 1.0}), (1, 1, {"a": 2.0}), (2, 1, {"a": 3.0})).freeze(3))
+    made.append(1, 2, 0.0, [("a", 2.5)])
+    made.append(2, 2, 0.0, [("a", 3.5)])
+    copied = made.copy()
+    made.append(0, 2, 0.0, [("a", 9.0)])
+    made.append(1, 3, 0.0, [("a", 9.0), ("b", 9.0)])
+    made.append(2, 1, 0.0, [("a", 9.0)])
+    assert [list(copied.column(trial, "a")) for trial in range(3)] == [[1.0], [2.0, 2.5], [3.0, 3.5]]
+    assert [list(made.column(trial, "a")) for trial in range(3)] == [[1.0, 9.0], [2.0, 2.5, 9.0], [9.0]]
+    copied.append(1, 3, 0.0, [("a", 7.0)])
+    assert list(made.column(1, "a")) == [2.0, 2.5, 9.0]

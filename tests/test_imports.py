@@ -27,13 +27,14 @@ ALLOWED = {
     "schedulers": PURE | {"schedulers"},
     "decide": CHOOSING,
     "plugins": CHOOSING,
+    "retention": PURE,
     "session": PURE,
     "store": PURE | {"store"},
     "execution": PURE | {"store", "session", "execution"},
     "views": PURE | {"views"},
     "registry": PURE | {"store", "registry"},
     "tracking": PURE | {"registry"},
-    "studies": CHOOSING | {"store", "plugins", "decide"},
+    "studies": CHOOSING | {"store", "plugins", "decide", "retention"},
     "promote": PURE | {"registry", "tracking", "studies"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""

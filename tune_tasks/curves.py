@@ -37,6 +37,11 @@ class Block:
 class _Curve:
     time: array[float] = field(default_factory=lambda: array("d"))
     metrics: dict[str, array[float]] = field(default_factory=dict)
+    shared: bool = False
+
+    def own(self) -> _Curve:
+        """A curve with the same reports that no copy has."""
+        return _Curve(self.time[:], {name: column[:] for name, column in self.metrics.items()})
 
 
 class Curves:
@@ -60,6 +65,8 @@ class Curves:
         Returns whether something was dropped. Raises `ValueError` where the step leaves a gap.
         """
         curve = self._curve(trial)
+        if curve.shared:
+            curve = self._live[trial] = curve.own()
         known = len(curve.time)
         if not 1 <= step <= known + 1:
             raise ValueError(f"trial {trial} reports step {step} after step {known}")
@@ -94,16 +101,29 @@ class Curves:
             for index, time in enumerate(curve.time)
         ]
 
+    def copy(self) -> Curves:
+        """A copy that no later report reaches, to be read on another thread; no column is copied before it grows."""
+        for curve in self._live.values():
+            curve.shared = True
+        copied = Curves()
+        copied._block, copied._offsets, copied._live = self._block, self._offsets, dict(self._live)
+        return copied
+
+    def cells(self, trials: int) -> int:
+        """How many cells the block of trials 0 to `trials` - 1 would have."""
+        return len(self._names()) * sum(self.length(trial) for trial in range(trials))
+
     def freeze(self, trials: int) -> Block:
         """Copies the columns of trials 0 to `trials` - 1 into one block."""
         lengths = [self.length(trial) for trial in range(trials)]
-        names = sorted(
-            {*(self._block.metrics if self._block else ()), *(n for c in self._live.values() for n in c.metrics)}
-        )
         time = array("d")
         for trial in range(trials):
             time.extend(self._times(trial))
-        return Block(lengths, memoryview(time), {name: memoryview(self._joined(name, lengths)) for name in names})
+        columns = {name: memoryview(self._joined(name, lengths)) for name in sorted(self._names())}
+        return Block(lengths, memoryview(time), columns)
+
+    def _names(self) -> set[str]:
+        return {*(self._block.metrics if self._block else ()), *(n for c in self._live.values() for n in c.metrics)}
 
     def _joined(self, name: str, lengths: Sequence[int]) -> array[float]:
         joined = array("d")

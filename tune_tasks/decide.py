@@ -19,6 +19,9 @@ QUEUE = 4
 UNKNOWN_CONCURRENCY = 4
 """What a sample step assumes where the spec leaves the concurrency to the cluster, which it does not see."""
 
+DECISIONS = 20_000
+"""Most decisions of one verdict, which is one event and must fit into a segment; the next verdict has the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -64,10 +67,11 @@ def plan(state: StudyState, policy: Policy, place: Place, *, count: int, carry: 
 def judge(state: StudyState, policy: Policy, place: Place, *, time: float) -> Judged:
     """Decides who advances, who is pruned, and whether the study is done, with the reason for each."""
     closing = _closing(state)
-    decisions = policy.scheduler.review(state, closing=closing)
+    review = policy.scheduler.review(state, closing=closing)
+    decisions = review[:DECISIONS]
     advances = tuple(decision for decision in decisions if isinstance(decision, Advance))
     prunes = tuple(decision for decision in decisions if isinstance(decision, Prune))
-    ended = spent(state) or (_finished(state) if closing and not advances else None)
+    ended = spent(state) or (_finished(state) if closing and not advances and len(review) <= DECISIONS else None)
     if ended is None:
         reason = (
             f"{len(advances)} advance, {len(prunes)} pruned, {_left(state)} of {state.spec.budget.trials} to sample"

@@ -44,6 +44,8 @@ class Advance(Value):
     budget: int
     last: bool
     reason: str
+    donor: int | None = Field(default=None, description="It goes on from the newest checkpoint of this trial.")
+    params: dict[str, Any] | None = Field(default=None, description="Its parameters from then on, where they change.")
 
 
 class Prune(Value):
@@ -136,6 +138,16 @@ class Checkpointed(Value):
     time: float
 
 
+class Discarded(Value):
+    """Checkpoints, one row each, that nothing needs any more; recorded before their files are deleted."""
+
+    type: Literal["discarded"] = "discarded"
+    trial: list[int]
+    step: list[int]
+    keys: tuple[str, ...] = Field(description="What is deleted: the places that no trial names from here on.")
+    time: float
+
+
 class Ended(Value):
     """An attempt at a trial is over.
 
@@ -222,6 +234,7 @@ Event: TypeAlias = (
     | Started
     | Reports
     | Checkpointed
+    | Discarded
     | Ended
     | Pruned
     | Launched

@@ -20,6 +20,13 @@ from tune_tasks.errors import ConfigError, TuneError
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_NAME = 1_000
+"""Characters of a metric's name."""
+_LARGEST_REPORT = 4 << 20
+"""Bytes of one report in the log: a segment has to hold it, with what else is committed beside it."""
+_UNWEIGHED = 500
+"""Metrics that cannot be too much together, however long their names are: most reports are never weighed."""
+
 
 class MetricError(ValueError):
     """A report is not what it must be: the trial fails, whether its objective catches this or not."""
@@ -86,6 +93,7 @@ class Session:
     def __init__(self, attempt: Attempt, metric: str, budget: int | None) -> None:
         self._attempt, self._metric, self._budget = attempt, metric, budget
         self._lock = threading.Lock()
+        self._names: set[str] = set()
         self._step = 0
         self._reported = False
         self._restored: Path | None = None
@@ -115,12 +123,13 @@ class Session:
         """Ends the attempt after its objective returned, and gives the outcome.
 
         A mapping counts as one more report, unless the attempt has ended already: its budget is used up, or it was
-        told to stop. Raises `MetricError` for a bad one, and where there was no report at all.
+        told to stop. Raises `MetricError` for a bad one, and where there was no report at all, unless the objective
+        found in its checkpoint that it had nothing left to do.
         """
         with self._lock:
             if self.ended is None and isinstance(returned, Mapping):
                 self._take(returned, None)
-            elif self.ended is None and not self._reported:
+            elif self.ended is None and not self._reported and self._restored is None:
                 self._refuse(MetricError(_nothing(returned, self._metric)))
             return self.ended or "returned"
 
@@ -167,11 +176,16 @@ class Session:
         if not isinstance(metrics, Mapping):
             raise MetricError(f"report {step} is {_short(metrics)}, must be a mapping from metric names to numbers")
         values: dict[str, float] = {}
+        known = self._names
         for name, value in metrics.items():
-            if type(value) is float and type(name) is str and math.isfinite(value):
+            if type(value) is float and type(name) is str and name in known and math.isfinite(value):
                 values[name] = value
             else:
-                values[_name(name, step)] = _number(name, value, step)
+                checked = _name(name, step)
+                values[checked] = _number(name, value, step)
+                known.add(checked)
+        if len(values) > _UNWEIGHED:
+            _weigh(values, step)
         if self._metric not in values:
             raise MissingMetric(_missing(self._metric, list(values), step))
         return values
@@ -231,7 +245,29 @@ def _tell_once() -> None:
 def _name(name: object, step: int) -> str:
     if not isinstance(name, str) or not name:
         raise MetricError(f"report {step}: metric name {_short(name)} is not allowed, must be a text that is not empty")
+    if len(name) > _LONGEST_NAME:
+        raise MetricError(
+            f"report {step}: metric name {_short(name)} has {len(name):,} characters, "
+            f"must be at most {_LONGEST_NAME:,}; put long texts into the checkpoint"
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = _short(name)
+        raise MetricError(f"report {step}: metric name {shown} is not allowed, must be text that is UTF-8") from None
     return str(name)
+
+
+def _weigh(values: Mapping[str, float], step: int) -> None:
+    """Refuses a report that no segment could hold; a number takes 30 bytes there at the most."""
+    import json
+
+    size = sum(30 + len(json.dumps(name)) for name in values)
+    if size > _LARGEST_REPORT:
+        raise MetricError(
+            f"report {step} has {len(values):,} metrics, {size / 2**20:.1f} MiB in all, must be at most "
+            f"{_LARGEST_REPORT >> 20} MiB; save what is not for comparing trials into the checkpoint"
+        )
 
 
 def _number(name: object, value: Any, step: int) -> float:

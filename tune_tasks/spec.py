@@ -99,6 +99,13 @@ class Retry(_Section):
     infrastructure: int = Field(default=20, ge=0, description="retries after a lost worker or node")
 
 
+class Checkpoints(_Section):
+    """Which checkpoints are kept. Those that a promotion named always are; a model is a copy of its checkpoint."""
+
+    keep_last: int | None = Field(default=2, ge=1, description="newest of each trial that may go on; null: all of them")
+    keep_best: int | None = Field(default=5, ge=1, description="best of the study, by the metric; null: all of them")
+
+
 class Execution(_Section):
     """How trials are run; it decides nothing about the search."""
 
@@ -148,6 +155,7 @@ class StudySpec(_Section):
     resources: Resources = Field(default=Resources(), description="what each trial occupies")
     budget: Budget = Field(default=Budget(), description="when the study has spent enough")
     retry: Retry = Field(default=Retry(), description="how often a trial is tried again")
+    checkpoints: Checkpoints = Field(default=Checkpoints(), description="which checkpoints are kept")
     execution: Execution = Field(default=Execution(), description="how trials are run")
     promotion: Promotion = Field(default=Promotion(), description="what becomes of the best trial")
     unsafe_single_writer: bool = Field(

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tune_tasks import decide
+from tune_tasks import decide, retention
 from tune_tasks.decide import Place, Policy
 from tune_tasks.errors import ConfigError, invalid
-from tune_tasks.events import Event, Prune, Value
+from tune_tasks.events import Discarded, Event, Prune, Value
 from tune_tasks.execution import Runner
 from tune_tasks.execution.driver import Driver
 from tune_tasks.promote import promote
 from tune_tasks.registry import ModelArtifact
 from tune_tasks.spec import check_name
-from tune_tasks.studies import Study, open_study, owner, record
+from tune_tasks.studies import Study, open_study, owner, record, tidy
 from tune_tasks.study import Batch, StudyState, Trial
 
 MAIN = "main"
@@ -111,7 +111,9 @@ def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
     policy, place = study.policy(), _place_of(state, name)
     key = f"{name}/evaluate"
     place = Place(key, place.run, place.round, name)
-    return Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
+    verdict = Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
+    tidy(study)
+    return verdict
 
 
 def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
@@ -154,6 +156,9 @@ class _Decider:
 
     def could_go_on(self, state: StudyState) -> bool:
         return decide.could_go_on(state, self.policy)
+
+    def discard(self, state: StudyState) -> Discarded | None:
+        return retention.discard(state, time=time.time())
 
     def more(self, state: StudyState, waiting: int, wanted: int) -> Event | None:
         now = time.time()

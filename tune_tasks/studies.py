@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_tasks import plugins
+from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
 from tune_tasks.errors import ConfigError, StudyNotFound, Unavailable, Unreachable
 from tune_tasks.events import Amended, Created, Event
 from tune_tasks.spec import StudySpec, check_name, differences, load_spec, resolve
-from tune_tasks.store import Objects, open_objects
+from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
 from tune_tasks.store.probe import probe
 from tune_tasks.study import StudyState, Trial
@@ -25,7 +25,7 @@ from tune_tasks.study import StudyState, Trial
 if TYPE_CHECKING:
     import pandas as pd
 
-_AMENDABLE = frozenset({"budget", "resources", "retry", "execution", "promotion"})
+_AMENDABLE = frozenset({"budget", "resources", "retry", "checkpoints", "execution", "promotion"})
 
 
 class Study:
@@ -39,10 +39,11 @@ class Study:
 
     def refresh(self) -> StudyState:
         """Reads what was committed since, and returns the state."""
-        if self.log.head == self._head:
-            self.log.catch_up(self.state)
-            return self.keep(self.state)
-        return self.keep(self.log.load())
+        if self.log.head != self._head:
+            return self.keep(self.log.load())
+        self.distrust()  # where the store fails in the middle, the state holds a part of what was read
+        self.log.catch_up(self.state)
+        return self.keep(self.state)
 
     def distrust(self) -> None:
         """Makes the next refresh read the log afresh: the state may hold what never was committed."""
@@ -114,8 +115,8 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     """Opens the study of a spec, and creates it where it does not exist; or opens the one at a URL.
 
     `source` is a spec, a mapping, the path of a YAML or JSON file, or the URL of an existing study. A spec must be
-    the one that the study was created with; with `amend`, its budget, resources, retry, execution and promotion may
-    differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
+    the one that the study was created with; with `amend`, its budget, resources, retry, checkpoints, execution and
+    promotion may differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
     """
     if isinstance(source, Study):
         return source
@@ -211,9 +212,26 @@ def record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[
         if study.log.commit([event], role="step", epoch=0):
             state.apply(event)
             study.keep(state)
-            if study.log.snapshot_due:
-                study.log.snapshot(state)
+            _keep_short(study)
             return state.steps[key]
+
+
+def tidy(study: Study) -> None:
+    """Discards the checkpoints that nothing needs any more: first in the log, then in the store."""
+    while (event := retention.discard(study.refresh(), time=time.time())) is not None:
+        if study.log.commit([event], role="step", epoch=0):
+            study.state.apply(event)
+            study.keep(study.state)
+            _keep_short(study)
+            checkpoints.remove(study.objects, event.keys)
+            return
+
+
+def _keep_short(study: Study) -> None:
+    """Sees to it that what is read when the study is opened next stays little."""
+    if study.log.snapshot_due:
+        study.log.snapshot(study.state)
+        study.log.settle()
 
 
 def owner() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Any, Literal, NamedTuple, TypeAlias, assert_never
 
 from tune_tasks.curves import Curves, Report
 from tune_tasks.events import (
@@ -19,6 +19,7 @@ from tune_tasks.events import (
     Checkpointed,
     CheckpointRef,
     Created,
+    Discarded,
     Ended,
     Event,
     Judged,
@@ -70,6 +71,14 @@ class Trial:
     def checkpoint(self) -> tuple[int, CheckpointRef] | None:
         """The newest recorded checkpoint, with its step."""
         return max(self.checkpoints, key=lambda item: item[0]) if self.checkpoints else None
+
+
+class Saved(NamedTuple):
+    """A checkpoint that the log names: whose it is, of which step, and where it lies."""
+
+    trial: int
+    step: int
+    reference: CheckpointRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +145,38 @@ class StudyState:
             return None
         return min(column[:budget]) if self.spec.mode == "min" else max(column[:budget])
 
+    def reported(self, number: int, step: int) -> float:
+        """What a trial reported of the objective metric at one step; NaN where it did not."""
+        column = self.curve(number)
+        return column[step - 1] if step <= len(column) else math.nan
+
+    def saved(self) -> Iterator[Saved]:
+        """Every checkpoint that there is, by trial and step. Two trials may name one place, if one went on from it."""
+        for trial in self.trials:
+            for step, reference in trial.checkpoints:
+                yield Saved(trial.number, step, reference)
+
+    def checkpoint_keys(self) -> set[str]:
+        """Where the checkpoints lie that there are; what else lies below `ckpt/` is garbage."""
+        return {item.reference.key for item in self.saved()}
+
     def count(self, *states: str) -> int:
         """How many trials are in one of these states."""
         return sum(trial.state in states for trial in self.trials)
+
+    def copy(self) -> StudyState:
+        """A copy that no later event reaches, to be read on another thread. Trials and results of steps are shared."""
+        return replace(
+            self,
+            trials=list(self.trials),
+            curves=self.curves.copy(),
+            queue=dict(self.queue),
+            running=dict(self.running),
+            steps=dict(self.steps),
+            rounds=dict(self.rounds),
+            batches=dict(self.batches),
+            promotions=list(self.promotions),
+        )
 
     def apply(self, event: Event) -> None:
         """Takes one more event in. Raises `ValueError` where it cannot follow from the events before."""
@@ -159,6 +197,8 @@ class StudyState:
                 self._checkpoint(event)
             case Ended():
                 self._end(event)
+            case Discarded():
+                self._discard(event)
             case Pruned():
                 self._prune(event.trial, event.reason)
             case Launched():
@@ -254,6 +294,18 @@ class StudyState:
             kept = tuple(item for item in trial.checkpoints if item[0] < event.step)
             self._put(replace(trial, checkpoints=(*kept, (event.step, event.checkpoint))))
 
+    def _discard(self, event: Discarded) -> None:
+        for number, step in zip(event.trial, event.step, strict=True):
+            trial = self.trials[number]
+            kept = tuple(item for item in trial.checkpoints if item[0] != step)
+            if len(kept) == len(trial.checkpoints):
+                raise ValueError(f"trial {number} has no checkpoint of step {step} to discard")
+            if trial.state not in OVER and (not kept or step > kept[-1][0]):
+                raise ValueError(
+                    f"the checkpoint of step {step} is the newest of trial {number}, which is {trial.state}"
+                )
+            self._put(replace(trial, checkpoints=kept))
+
     def _end(self, event: Ended) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
@@ -292,7 +344,7 @@ class StudyState:
         for advance in event.advances:
             trial = self.trials[advance.trial]
             if trial.state == "paused":
-                self._put(replace(trial, advance=advance, why=advance.reason))
+                self._put(self._inherited(replace(trial, advance=advance, why=advance.reason)))
         for prune in event.prunes:
             self._prune(prune.trial, prune.reason)
         self.done, self.reason = self.done or event.done, event.reason
@@ -303,6 +355,16 @@ class StudyState:
             "advances": [advance.trial for advance in event.advances],
             "prunes": [prune.trial for prune in event.prunes],
         }
+
+    def _inherited(self, trial: Trial) -> Trial:
+        """A trial that advances, with the checkpoint (named twice then, not copied) and the parameters of a donor."""
+        advance = trial.advance
+        if advance is None or advance.donor is None:
+            return trial
+        source = self.trials[advance.donor].checkpoint
+        if source is None or source[0] > trial.budget:
+            raise ValueError(f"trial {trial.number} cannot go on from trial {advance.donor}, which is at {source}")
+        return replace(trial, checkpoints=(source,), params=trial.params if advance.params is None else advance.params)
 
     def _close(self, time: float) -> None:
         if self.since is not None:

@@ -85,3 +85,30 @@ def test_wall_time_ends_a_study_and_leaves_it_ready_to_go_on(tmp_path: Path, mon
     monkeypatch.setenv("STEP_SECONDS", "0")
     again = tt.open_study(tt.load_spec(spec, {"budget.wall_time": "10m"}), amend=True)
     assert tt.tune(again).state.count("completed") == 3
+
+
+WIDE = """
+import tune_tasks as tt
+
+
+def train(config):
+    for step in range(tt.get_context().max_budget):
+        tt.report({"loss": 1.0, **{f"of step {step}: {n}": float(n) for n in range(400)}})
+        if step == 0 and config["x"] < 0.5:
+            raise RuntimeError("\\n".join(["é" * 1_000] * 15))
+"""
+
+
+def test_no_commit_nears_the_limit_of_a_segment_whatever_is_reported_and_raised(tmp_path: Path) -> None:
+    execution = {"runner": "inline", "group_rows": 100_000, "group_time": 3600}
+    changes = {"scheduler": {"name": "none", "max_budget": 20}, "budget": {"trials": 8}, "execution": execution}
+    spec = write_study(tmp_path, **changes, retry={"failures": 100})
+    (tmp_path / "objective.py").write_text(WIDE)
+    study = tt.tune(spec)
+    sizes = [entry.size for entry in study.objects.entries("log/")]
+    assert max(sizes) < 7 << 20
+    assert sum(sizes) > 8 << 20
+    whole = [trial for trial in study.trials if trial.state == "completed"]
+    assert whole
+    assert all(trial.reports[6].metrics["of step 6: 399"] == 399.0 for trial in whole)
+    assert any(trial.failures == 101 for trial in study.trials)

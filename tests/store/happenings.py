@@ -14,6 +14,7 @@ from tune_tasks.events import (
     Checkpointed,
     CheckpointRef,
     Created,
+    Discarded,
     Ended,
     Event,
     Judged,
@@ -90,7 +91,8 @@ class Happenings:
             *[self._end] * 3,
             *[self._plan] * 3,
             *[self._judge] * 2,
-            *[self._checkpoint] * 2,
+            *[self._checkpoint] * 3,
+            self._discard,
             self._prune,
             self._open,
             self._launched,
@@ -184,6 +186,17 @@ class Happenings:
         attempt = self.state.trials[number].attempts
         return Checkpointed(trial=number, attempt=attempt, step=step, checkpoint=reference, time=self.time)
 
+    def _discard(self) -> Event | None:
+        older = [
+            (trial.number, step, reference.key)
+            for trial in self.state.trials
+            for step, reference in trial.checkpoints[: None if trial.state in OVER else -1]
+        ]
+        if not older:
+            return None
+        trial, step, key = self.random.choice(older)
+        return Discarded(trial=[trial], step=[step], keys=(key,), time=self.time)
+
     def _end(self) -> Event | None:
         number = self._any("running")
         if number is None:
@@ -219,7 +232,7 @@ class Happenings:
         return Judged(
             key=f"{batch}/evaluate" if self.random.random() < 0.7 else f"{batch}/evaluate/{len(self.events)}",
             batch=batch,
-            advances=() if paused is None else (Advance(trial=paused, budget=9, last=True, reason="best"),),
+            advances=() if paused is None else (self._advance(paused),),
             prunes=() if alive in {None, paused} else (Prune(trial=alive, reason="worst"),),
             done=self.random.random() < 0.1,
             best=paused,
@@ -227,6 +240,13 @@ class Happenings:
             reason="one of three advances",
             time=self.time,
         )
+
+    def _advance(self, number: int) -> Advance:
+        trials = self.state.trials
+        donors = [t.number for t in trials if t.checkpoint and t.checkpoint[0] <= trials[number].budget]
+        donor = self.random.choice(donors or [None])
+        params = None if donor is None else self.random.choice([None, {"x": self.random.random(), "n": 3, "é": None}])
+        return Advance(trial=number, budget=9, last=True, reason="best", donor=donor, params=params)
 
     def _amend(self) -> Event:
         spec = SPEC.model_copy(update={"name": self.random.choice(["small", "other"])})

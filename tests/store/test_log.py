@@ -183,7 +183,7 @@ def test_without_reading_back_a_lost_reply_would_commit_twice(monkeypatch: pytes
     """The negative control of the read-back: a writer that takes every refusal for a conflict."""
     store = Breaking("", "refused")
     log = StudyLog(Retrying(store, 0.0))
-    monkeypatch.setattr(StudyLog, "_landed", lambda self, key, data: self._objects.create(key, data))
+    monkeypatch.setattr(StudyLog, "_landed", lambda self, key, data: self.objects.create(key, data))
     assert log.create(created())
     while not log.commit([promoted("mine")], role="step", epoch=0):
         log.load()
@@ -254,14 +254,6 @@ def test_a_study_without_its_beginning_is_not_begun_again(objects: Objects, left
     for use in (StudyLog(objects).exists, StudyLog(objects).load, lambda: StudyLog(objects).create(created())):
         with pytest.raises(CorruptLog, match=f"{segment_key(1)} is missing, but {left} is there"):
             use()
-
-
-def test_a_segment_that_comes_while_one_looks_behind_it_is_no_gap():
-    store = Breaking()
-    objects = Retrying(store, 1)
-    events = write(objects)
-    store.hidden = {segment_key(5)}
-    assert told(StudyLog(objects).load()) == told(replayed(events))
 
 
 @pytest.mark.parametrize(
@@ -379,7 +371,7 @@ def test_a_commit_that_is_too_large_changes_nothing(objects: Objects, monkeypatc
     log.load()
     before = objects.list("")
     monkeypatch.setattr(codec, "LIMIT", 1000)
-    with pytest.raises(ValueError, match="commit fewer events at once"):
+    with pytest.raises(ValueError, match="ask for smaller batches"):
         log.commit([promoted("x" * 1000)], role="step", epoch=0)
     assert objects.list("") == before
     assert log.commit([promoted("x")], role="step", epoch=0)

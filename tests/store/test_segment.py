@@ -111,7 +111,7 @@ def test_a_segment_above_the_limit_is_not_written(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(codec, "LIMIT", len(written))
     assert codec.encode(sample()) == written
     monkeypatch.setattr(codec, "LIMIT", len(written) - 1)
-    with pytest.raises(ValueError, match="commit fewer events at once"):
+    with pytest.raises(ValueError, match="ask for smaller batches"):
         codec.encode(sample())
 
 

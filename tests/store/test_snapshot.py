@@ -46,11 +46,12 @@ def names(kind: type) -> list[str]:
 
 
 def full() -> StudyState:
-    happenings = Happenings(Random(5))
-    for _ in range(2000):
-        happenings.happen(1)
-        if not unset(happenings.state):
-            break
+    for seed in range(100):
+        happenings = Happenings(Random(seed))
+        for _ in range(200):
+            happenings.happen(1)
+            if not unset(happenings.state):
+                return happenings.state
     return happenings.state
 
 

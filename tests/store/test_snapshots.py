@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
+from threading import Event
 from uuid import uuid4
 
 import orjson
@@ -12,8 +14,9 @@ import pytest
 
 from tests.store.happenings import Happenings, created, replayed, told
 from tune_tasks.errors import ConfigError, CorruptLog, Unavailable
-from tune_tasks.events import Event
+from tune_tasks.events import Event as Happened
 from tune_tasks.store import Objects, StudyLog, log, open_objects, snapshots
+from tune_tasks.store.aside import AtOnce
 from tune_tasks.store.memory import MemoryObjects
 from tune_tasks.store.retry import Retrying
 from tune_tasks.store.segment import fingerprint, segment_key
@@ -49,9 +52,9 @@ def objects(store: Counting) -> Objects:
 
 
 @pytest.fixture
-def events(objects: Objects) -> list[Event]:
+def events(objects: Objects) -> list[Happened]:
     """A study of 200 segments, with a snapshot whenever one was due."""
-    happenings, writer = Happenings(Random(4)), StudyLog(objects)
+    happenings, writer = Happenings(Random(4)), StudyLog(objects, aside=AtOnce())
     state = replayed([created()])
     assert writer.create(created())
     while writer.head < 200:
@@ -63,22 +66,23 @@ def events(objects: Objects) -> list[Event]:
     return happenings.events
 
 
-def test_a_snapshot_is_due_every_64_segments_and_two_are_kept(objects: Objects, events: list[Event]):
-    assert [key.split(".")[0] for key in objects.list("snap/")] == ["snap/000000000128", "snap/000000000192"]
+def test_a_snapshot_is_due_every_44_segments_and_two_are_kept(objects: Objects, events: list[Happened]):
+    assert [key.split(".")[0] for key in objects.list("snap/")] == ["snap/000000000132", "snap/000000000176"]
     reader = StudyLog(objects)
     reader.load()
     assert not reader.snapshot_due
 
 
-def test_opening_reads_the_hint_the_snapshot_and_the_tail(objects: Objects, events: list[Event], store: Counting):
+def test_opening_reads_the_hint_the_snapshot_and_the_tail(objects: Objects, events: list[Happened], store: Counting):
     store.calls.clear()
     assert told(StudyLog(objects).load()) == told(replayed(events))
     calls = list(store.calls)
     assert calls == [
         "read HEAD.json",
         f"read {newest(objects)}",
-        *[f"read {segment_key(number)}" for number in range(192, 202)],
+        f"read {segment_key(176)}",
         "list log/000000000",
+        *[f"read {segment_key(number)}" for number in range(177, 202)],
     ]
 
 
@@ -139,7 +143,7 @@ DAMAGES: dict[str, tuple[Callable[[Objects], None], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_state_is_the_same_with(
-    damage: str, objects: Objects, events: list[Event], caplog: pytest.LogCaptureFixture
+    damage: str, objects: Objects, events: list[Happened], caplog: pytest.LogCaptureFixture
 ):
     spoiling, message = DAMAGES[damage]
     spoiling(objects)
@@ -152,41 +156,42 @@ def test_the_state_is_the_same_with(
 
 
 def test_a_reader_that_trusts_the_snapshot_would_tell_another_state(
-    objects: Objects, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    objects: Objects, events: list[Happened], monkeypatch: pytest.MonkeyPatch
 ):
     """The negative control of the test above."""
     of_a_fork(objects)
-    monkeypatch.setattr(StudyLog, "_resume", lambda self: next(snapshots.newest(self._objects)))
+    monkeypatch.setattr(StudyLog, "_resume", lambda self: next(snapshots.newest(self.objects)))
     assert told(StudyLog(objects).load()) != told(replayed(events))
 
 
-def test_a_snapshot_whose_segment_is_gone_stops_everything(objects: Objects, events: list[Event]):
+def test_a_snapshot_whose_segment_is_gone_stops_everything(objects: Objects, events: list[Happened]):
     for number in range(150, 201):
         objects.delete(segment_key(number))
-    with pytest.raises(CorruptLog, match=r"log/000000000192\.jsonl is missing, but there is a snapshot of it"):
+    with pytest.raises(CorruptLog, match=r"log/000000000176\.jsonl is missing, but there is a snapshot of it"):
         StudyLog(objects).load()
 
 
-def test_a_tail_that_does_not_follow_from_the_snapshot_stops_everything(objects: Objects, events: list[Event]):
+def test_a_tail_that_does_not_follow_from_the_snapshot_stops_everything(objects: Objects, events: list[Happened]):
     objects.replace(segment_key(193), objects.read(segment_key(194)) or b"")
     with pytest.raises(CorruptLog, match=r"log/000000000193\.jsonl"):
         StudyLog(objects).load()
 
 
-def test_a_hint_is_written_after_the_snapshot_that_it_names(objects: Objects, events: list[Event]):
+def test_a_hint_is_written_after_the_snapshot_that_it_names(objects: Objects, events: list[Happened]):
     said = orjson.loads(objects.read(HINT) or b"")
     assert said == {
         "format": 1,
         "snapshot": newest(objects),
         "digest": fingerprint(objects.read(newest(objects)) or b""),
-        "number": 192,
+        "number": 176,
+        "kept": objects.list("snap/"),
     }
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), ConfigError("store: no"), TypeError("not JSON")])
 def test_a_snapshot_that_fails_costs_only_a_warning(
     objects: Objects,
-    events: list[Event],
+    events: list[Happened],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
@@ -194,7 +199,7 @@ def test_a_snapshot_that_fails_costs_only_a_warning(
     def fail(*_: object) -> None:
         raise error
 
-    writer = StudyLog(objects)
+    writer = StudyLog(objects, aside=AtOnce())
     state = writer.load()
     monkeypatch.setattr(log, "SNAPSHOT_EVERY", 8)
     assert writer.snapshot_due
@@ -202,6 +207,44 @@ def test_a_snapshot_that_fails_costs_only_a_warning(
     writer.snapshot(state)
     assert f"no snapshot at segment 200, the log has it all: {error}" in caplog.text
     assert not writer.snapshot_due
+
+
+def test_a_commit_does_not_wait_for_a_snapshot_which_is_of_the_state_as_it_was(store: Counting):
+    go, at_work = Event(), Event()
+
+    def slow(key: str, data: bytes) -> None:
+        at_work.set()
+        go.wait()
+        MemoryObjects.replace(store, key, data)
+
+    store.replace = slow
+    happenings, writer = Happenings(Random(4)), StudyLog(Retrying(store, 1.0))
+    assert writer.create(created())
+    happenings.happen(20)
+    assert all(writer.commit([event], role="step", epoch=0) for event in happenings.events[1:])
+    before, number = deepcopy(told(happenings.state)), writer.head
+    writer.snapshot(happenings.state)
+    at_work.wait()
+    for event in happenings.happen(60):
+        assert writer.commit([event], role="step", epoch=0)
+    go.set()
+    writer.settle()
+    ((state, at),) = snapshots.newest(Retrying(store, 1.0))
+    assert (told(state), at.number) == (before, number)
+    assert told(StudyLog(Retrying(store, 1.0)).load()) == told(happenings.state)
+
+
+def test_snapshots_that_wait_for_a_slow_store_are_left_out_and_not_piled_up(store: Counting):
+    go, keys = Event(), []
+    store.replace = lambda key, data: (go.wait(), keys.append(key))
+    happenings, writer = Happenings(Random(4)), StudyLog(Retrying(store, 1.0))
+    assert writer.create(created())
+    for event in happenings.happen(20):
+        assert writer.commit([event], role="step", epoch=0)
+        writer.snapshot(happenings.state)
+    go.set()
+    writer.settle()
+    assert 1 <= sum(key.startswith("snap/") for key in keys) <= 4
 
 
 def test_a_large_study_opens_from_s3_with_few_requests(s3: str):
@@ -212,6 +255,7 @@ def test_a_large_study_opens_from_s3_with_few_requests(s3: str):
     for event in happenings.events[1:]:
         assert writer.commit([event], role="step", epoch=0)
     writer.snapshot(happenings.state)
+    writer.settle()
     for event in happenings.happen(30):
         assert writer.commit([event], role="step", epoch=0)
     assert told(StudyLog(store).load()) == told(happenings.state)

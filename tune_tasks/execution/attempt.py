@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from tune_tasks import session
-from tune_tasks.errors import ConfigError
+from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask
 from tune_tasks.execution.output import Output, Upload
 from tune_tasks.execution.publishing import Publisher
@@ -193,23 +193,25 @@ class Workbench:
         self.emit(Over(task.trial, task.attempt, outcome, error, kind, time.time()))
 
     def _outcome(self, attempt: Attempt) -> tuple[str, str | None, str | None]:
-        """The end of an attempt: its outcome, and for a failed one the error's text and the name of its class."""
+        """The end of an attempt: its outcome, and for a broken one the error's text and the name of its class."""
         result: tuple[str, str | None, str | None]
         try:
             result = self._call(attempt), None, None
         except BaseException as error:  # SystemExit is the trial's end, not the worker's
             if self._interruptible and isinstance(error, KeyboardInterrupt):
                 raise
-            result = "failed", describe(error), type(error).__name__
+            result = _broken(error)
         attempt.session.error = None  # its traceback would keep everything alive that the objective had at hand
         try:
             attempt.settle()
         except CheckpointError as error:
-            return result if result[0] == "failed" else ("failed", describe(error), type(error).__name__)
+            return result if result[1] is not None else _broken(error)
         return result
 
     def _call(self, attempt: Attempt) -> str:
-        mine = attempt.session
+        mine, task = attempt.session, attempt.task
+        if task.budget is not None and task.checkpoint is not None and task.checkpoint[0] >= task.budget:
+            return "reached"  # it was killed after its last report, and must not run a step more than others
         try:
             if self._objective is None:
                 self._objective = self.workload.load()
@@ -225,13 +227,19 @@ class Workbench:
         return outcome
 
 
+def _broken(error: BaseException) -> tuple[str, str, str]:
+    """How an error ended an attempt. A store that gave no answer is not the trial's fault, as a lost node is not."""
+    lost = isinstance(error, CheckpointError) and isinstance(error.__cause__, Unavailable)
+    return "lost" if lost else "failed", describe(error), type(error).__name__
+
+
 def describe(error: BaseException) -> str:
     """The traceback from the objective's frames on, bounded in size; for a bad report the message and where it was."""
     trace = _skip_own(error.__traceback__)
     if isinstance(error, MetricError):
         frames = [frame for frame in traceback.extract_tb(trace) if not _is_own(frame.filename)]
         where = f'\n  File "{frames[-1].filename}", line {frames[-1].lineno}, in {frames[-1].name}' if frames else ""
-        return f"{error}{where}"
+        return _bounded(f"{error}{where}")
     try:
         text = "".join(traceback.format_exception(type(error), error, trace))
     except Exception:  # noqa: BLE001  # an exception may be broken in every way
@@ -240,7 +248,11 @@ def describe(error: BaseException) -> str:
 
 
 def _bounded(text: str) -> str:
-    """Cuts long lines, then the middle: the frames are at the beginning, the message is at the end."""
+    """Cuts long lines, then the middle: the frames are at the beginning, the message is at the end.
+
+    Halves of characters, which no UTF-8 can write, become escapes: the log could not hold them.
+    """
+    text = text.encode(errors="backslashreplace").decode()
     lines = (line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}..." for line in text.splitlines())
     short = "\n".join(lines)
     half = _ERROR_CHARACTERS // 2

@@ -13,16 +13,30 @@ from itertools import islice
 from typing import Protocol, assert_never
 
 from tune_tasks.errors import ConfigError, Fenced
-from tune_tasks.events import Checkpointed, Ended, Event, Launched, Opened, Prune, Pruned, Reports, Started
+from tune_tasks.events import (
+    Checkpointed,
+    Discarded,
+    Ended,
+    Event,
+    Launched,
+    Opened,
+    Prune,
+    Pruned,
+    Reports,
+    Started,
+)
 from tune_tasks.execution import Began, Message, Over, Returned, Row, Runner, Saved, TrialTask
 from tune_tasks.space import config
+from tune_tasks.store import checkpoints
 from tune_tasks.store.log import StudyLog
 from tune_tasks.study import StudyState, Trial
 
 logger = logging.getLogger(__name__)
 
-_CELLS = 100_000
-"""Most metric values in one commit: keeps a segment well below 8 MiB however wide the reports are."""
+_BYTES = 4 << 20
+"""About how large a commit may get before it leaves early, so that a segment stays well below its limit of 8 MiB."""
+_CELL, _CHARACTER = 25, 6
+"""Most bytes of one metric's value, and of one character of a text, in the JSON of an event."""
 _TICK = 0.25
 """Longest time, in seconds, between two looks at budgets and progress."""
 
@@ -45,6 +59,10 @@ class Decider(Protocol):
 
     def more(self, state: StudyState, waiting: int, wanted: int) -> Event | None:
         """Gives the next decision of a streaming study, to be committed and asked again; None when there is none."""
+        ...
+
+    def discard(self, state: StudyState) -> Discarded | None:
+        """Picks the checkpoints that nothing needs any more; None where there is none."""
         ...
 
     def spent(self, state: StudyState) -> str | None:
@@ -77,9 +95,12 @@ class Driver:
         self._handed: dict[int, TrialTask] = {}
         self._pending: list[Event] = []
         self._rows: list[Row] = []
+        self._names: set[str] = set()
         self._grouped = 0
-        self._cells = 0
+        self._weight = 0
         self._due = 0.0
+        self._garbage: list[str] = []
+        self._untidy = True
         self._changed = True
         self._ended = False
         self._pausing = False
@@ -92,10 +113,14 @@ class Driver:
         work. Interrupted, it leaves without another commit, as it may be in the middle of one: what was not committed
         is run again from the checkpoint before.
         """
-        self._take_over()
+        if not self._take_over(key):
+            return self.state
         self.runner.open(self._deliver)
         reason = self._drive()
+        self._commit()
         self._decide(lambda: self._launched(key, reason))
+        self._clear(urgent=True)
+        self.log.settle()
         return self.state
 
     def _drive(self) -> str:
@@ -175,8 +200,8 @@ class Driver:
                 self._report(message)
             case Began(trial, attempt, step, worker, moment):
                 self._append(Started(trial=trial, attempt=attempt, step=step, worker=worker, time=moment))
-            case Saved(trial, attempt, step, checkpoint, moment):
-                self._append(Checkpointed(trial=trial, attempt=attempt, step=step, checkpoint=checkpoint, time=moment))
+            case Saved():
+                self._save(message)
             case Over():
                 self._end(message)
             case Returned(trial):
@@ -187,9 +212,7 @@ class Driver:
 
     def _report(self, row: Row) -> None:
         self._mark()
-        self._rows.append(row)
-        self._grouped += 1
-        self._cells += len(row.metrics)
+        self._collect(row)
         self.state.apply(_reports([row]))
         trial = self.state.trials[row.trial]
         if trial.state == "running" and trial.budget == row.step:
@@ -198,12 +221,37 @@ class Driver:
                 self._append(Pruned(trial=trial.number, step=row.step, reason=prune.reason, time=row.time))
                 self._commit()
                 self.runner.stop(trial.number, pause=False)
-        if self._grouped >= self.state.spec.execution.group_rows or self._cells >= _CELLS:
+        if self._grouped >= self.state.spec.execution.group_rows or self._heavy:
             self._commit()
+
+    def _collect(self, row: Row) -> None:
+        """Adds a report to those that will be one event, where it has about the same metrics as they have."""
+        if not row.metrics.keys() <= self._names:
+            if 2 * len(row.metrics) < len(self._names | row.metrics.keys()):
+                self._settle()  # in one table they would be mostly holes
+            self._names |= row.metrics.keys()
+        self._rows.append(row)
+        self._grouped += 1
+
+    def _save(self, saved: Saved) -> None:
+        trial = self.state.trials[saved.trial]
+        if trial.state != "running" or trial.attempts != saved.attempt:
+            self._garbage.append(saved.checkpoint.key)  # of a trial that was pruned, or replaced, in the meantime
+            return
+        self._untidy = True
+        self._append(
+            Checkpointed(
+                trial=saved.trial,
+                attempt=saved.attempt,
+                step=saved.step,
+                checkpoint=saved.checkpoint,
+                time=saved.time,
+            )
+        )
 
     def _end(self, over: Over) -> None:
         self._handed.pop(over.trial, None)
-        self._changed = self._ended = True
+        self._changed = self._ended = self._untidy = True
         trial = self.state.trials[over.trial]
         outcome = over.outcome
         if outcome == "stopped" and trial.state == "running":
@@ -233,17 +281,26 @@ class Driver:
         if not self._dirty:
             self._due = time.monotonic() + self.state.spec.execution.group_time
 
+    @property
+    def _heavy(self) -> bool:
+        return self._weight + _CELL * (len(self._names) + 4) * len(self._rows) >= _BYTES
+
     def _append(self, event: Event) -> None:
         self._mark()
         self._settle()
         self.state.apply(event)
         self._pending.append(event)
+        self._weight += _CHARACTER * len(getattr(event, "error", None) or "")
+        if self._heavy:
+            self._commit()
 
     def _settle(self) -> None:
         """Turns the reports at hand, which the state knows already, into one event."""
         if self._rows:
             self._pending.append(_reports(self._rows))
+            self._weight += _CELL * (len(self._names) + 4) * len(self._rows) + _CHARACTER * sum(map(len, self._names))
             self._rows = []
+        self._names = set()
 
     def _look(self) -> None:
         """Commits what is due and heeds the budget: at each message, as an inline runner waits for a whole trial."""
@@ -253,8 +310,16 @@ class Driver:
             self._end_all(wait_for_checkpoint=False)
 
     def _commit(self) -> None:
-        """Commits the facts at hand."""
-        self._decide(lambda: None)
+        """Commits the facts at hand, and with them which checkpoints nothing needs any more."""
+        self._decide(lambda: self.decider.discard(self.state) if self._untidy else None)
+        self._untidy = False
+        self._clear()
+
+    def _clear(self, *, urgent: bool = False) -> None:
+        """Deletes what the log has discarded, beside the work; what a slow store cannot take now waits."""
+        keys = tuple(self._garbage)
+        if keys and self.log.aside.put(lambda: checkpoints.remove(self.log.objects, keys), urgent=urgent):
+            self._garbage.clear()
 
     def _decide(self, decide: Callable[[], Event | None]) -> bool:
         """Commits the facts at hand and the decision that follows from them; returns whether there was one."""
@@ -269,8 +334,10 @@ class Driver:
             self._reload()
         if decision:
             self.state.apply(decision)
+        if isinstance(decision, Discarded):
+            self._garbage += decision.keys
         self._pending.clear()
-        self._grouped = self._cells = 0
+        self._grouped = self._weight = 0
         if self.log.snapshot_due:
             self.log.snapshot(self.state)
         return decision is not None
@@ -285,14 +352,16 @@ class Driver:
         for event in self._pending:
             self.state.apply(event)
 
-    def _take_over(self) -> None:
-        while True:
+    def _take_over(self, key: str) -> bool:
+        """Fences every earlier driver; false where one of them has ended the step before this one could."""
+        while key not in self.state.steps:
             self.epoch = self.state.epoch + 1
             opened = Opened(epoch=self.epoch, owner=self.owner, time=time.time())
             if self.log.commit([opened], role="driver", epoch=self.epoch):
                 self.state.apply(opened)
-                return
+                return True
             self.state = self.log.load()
+        return False
 
     def _launched(self, key: str, reason: str) -> Launched:
         states: dict[str, int] = {}

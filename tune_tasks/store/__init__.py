@@ -13,7 +13,7 @@ from typing import Protocol
 from tune_tasks.store.checkpoints import fetch, publish
 from tune_tasks.store.copies import Copied
 from tune_tasks.store.log import StudyLog
-from tune_tasks.store.names import split_url
+from tune_tasks.store.names import Entry, split_url
 from tune_tasks.store.probe import probe
 from tune_tasks.store.retry import Retrying
 from tune_tasks.store.segment import Segment
@@ -67,6 +67,17 @@ class Objects(Files, Protocol):
         """Writes an object over what is there. For hints that are checked when they are read, never for the log."""
         ...
 
+    def entries(self, prefix: str) -> list[Entry]:
+        """Returns the objects whose keys begin with `prefix`, sorted by key, with what else a listing knows of them."""
+        ...
+
+    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
+        """Returns, and removes if so asked, what killed writers began before a time and never finished.
+
+        Temporary files, uploads in parts: no other listing shows them. `before` is by the store's clock.
+        """
+        ...
+
     def list(self, prefix: str) -> list[str]:
         """Returns the keys that begin with `prefix`, sorted."""
         ...
@@ -92,6 +103,10 @@ def open_objects(url: str, *, deadline: float = DEADLINE) -> Objects:
             from tune_tasks.store.memory import MemoryObjects
 
             return Retrying(MemoryObjects(rest), deadline)
+        case "postgresql" | "postgres":
+            from tune_tasks.store.postgres import PostgresObjects
+
+            return Retrying(PostgresObjects(url, deadline), deadline)
         case _:
             from tune_tasks.store.remote import FsspecObjects  # loads fsspec, which a local study never needs
 
@@ -101,6 +116,7 @@ def open_objects(url: str, *, deadline: float = DEADLINE) -> Objects:
 __all__ = [
     "DEADLINE",
     "Copied",
+    "Entry",
     "Files",
     "Objects",
     "Segment",

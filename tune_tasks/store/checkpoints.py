@@ -6,6 +6,7 @@ load what a checkpoint holds, and must not hand out a byte that is not what its 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import orjson
 
-from tune_tasks.errors import CorruptLog
+from tune_tasks.errors import CorruptLog, TuneError
 from tune_tasks.events import FORMAT, CheckpointRef
 from tune_tasks.store.names import check_key
 from tune_tasks.store.segment import fingerprint
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 AT_ONCE = 8
 """Files of one checkpoint that are under way at once, each with a buffer of its own."""
+
+_log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -68,6 +71,20 @@ def fetch(objects: Objects, reference: CheckpointRef, target: Path) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
+
+
+def remove(objects: Objects, keys: Iterable[str]) -> None:
+    """Deletes checkpoints that the log no longer names. What a store in trouble keeps is for the sweep.
+
+    The manifest goes first, so that what is left of a checkpoint is one that was never finished.
+    """
+    for key in keys:
+        try:
+            objects.delete(f"{key}/{MANIFEST}")
+            for name in objects.list(f"{key}/"):
+                objects.delete(name)
+        except TuneError as error:
+            _log.warning("%s/%s could not be deleted, `tune-tasks gc` will do it: %s", objects.url, key, error)
 
 
 def _data(key: str, name: str) -> str:

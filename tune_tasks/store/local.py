@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from tune_tasks.errors import ConfigError, TuneError, Unavailable
 from tune_tasks.store.copies import Copied, copy
-from tune_tasks.store.names import TEMPORARY
+from tune_tasks.store.names import TEMPORARY, Entry
 
 _MENDABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP, errno.ENAMETOOLONG, errno.ELOOP}
 """What only a person can mend: permission, a read-only disk, a file system without hard links, a name too long."""
@@ -60,6 +60,27 @@ class LocalObjects:
             temporary.rename(path)
             _sync(folders)
 
+    def entries(self, prefix: str) -> list[Entry]:
+        """See `Objects.entries`; by the clock of the disk's machine."""
+        found = []
+        for key in self.list(prefix):
+            with self._translated(), suppress(FileNotFoundError):  # deleted by someone since it was listed
+                found.append(_entry(key, self._root / key))
+        return found
+
+    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
+        """See `Objects.unfinished`: the temporary files."""
+        found = []
+        with self._translated():
+            for path in sorted(self._root.rglob(f"{TEMPORARY}*")):
+                with suppress(FileNotFoundError):  # finished, or removed by its writer
+                    entry = _entry(path.relative_to(self._root).as_posix(), path)
+                    if entry.modified < before:
+                        found.append(entry)
+                        if remove:
+                            path.unlink()
+        return found
+
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`; unfinished files are not objects."""
         top, _, start = f"{self._root}/{prefix}".rpartition("/")
@@ -85,9 +106,13 @@ class LocalObjects:
         path = self._root / key
         with source.open("rb") as reader, self._translated():
             writer, folders = self._opened(path)
-            with writer:
-                copied = copy(reader, writer)
-                os.fsync(writer.fileno())
+            try:
+                with writer:
+                    copied = copy(reader, writer)
+                    os.fsync(writer.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)  # a part of a checkpoint would keep a full disk full
+                raise
             _sync(folders)
         return copied
 
@@ -156,6 +181,11 @@ class LocalObjects:
         if error.errno in _MENDABLE:
             return ConfigError(f"store: {where}: {reason}; choose another store, or mend this one")
         return Unavailable(f"{where}: {reason}")
+
+
+def _entry(key: str, path: Path) -> Entry:
+    status = path.stat()
+    return Entry(key, status.st_size, status.st_mtime)
 
 
 def _write(path: Path, data: bytes) -> None:

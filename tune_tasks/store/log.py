@@ -21,6 +21,7 @@ from tune_tasks.errors import CorruptLog, Fenced, StudyNotFound, TuneError, Unav
 from tune_tasks.events import Created, Event
 from tune_tasks.store import segment as codec
 from tune_tasks.store import snapshots
+from tune_tasks.store.aside import Aside, Background
 from tune_tasks.store.segment import Role, Segment, fingerprint, segment_key, segment_number
 from tune_tasks.store.snapshot import Position
 from tune_tasks.study import StudyState
@@ -28,8 +29,11 @@ from tune_tasks.study import StudyState
 if TYPE_CHECKING:
     from tune_tasks.store import Objects
 
-SNAPSHOT_EVERY = 64
-"""Segments between two snapshots: so many are replayed at most when a study is opened."""
+SNAPSHOT_EVERY = 44
+"""Segments between two snapshots: so many are replayed at most when a study is opened, with fewer than 50 reads."""
+
+_WINDOW = 64
+"""Segments that are in memory at once while a log is read."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +41,10 @@ _log = logging.getLogger(__name__)
 class StudyLog:
     """One reader's and writer's position in a study's log. Not for two threads at once."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, *, aside: Aside | None = None) -> None:
+        """`aside` does what a commit must not wait for, such as snapshots; by default a thread of this log's own."""
+        self.objects = objects
+        self.aside = aside or Background()
         self._at = Position()
         self._last_snapshot = 0
         self._writer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -49,7 +55,7 @@ class StudyLog:
     @property
     def url(self) -> str:
         """Where the study lives, without credentials."""
-        return self._objects.url
+        return self.objects.url
 
     @property
     def head(self) -> int:
@@ -63,11 +69,11 @@ class StudyLog:
 
     def exists(self) -> bool:
         """Tells whether there is a study. Raises `CorruptLog` where there is one without its beginning."""
-        return self._objects.read(segment_key(1)) is not None or self._goes_on(1)
+        return self.objects.read(segment_key(1)) is not None or self._begun()
 
     def create(self, event: Created, role: Role = "step") -> bool:
         """Begins a study; False where there is one already, whoever created it."""
-        return not self._goes_on(1) and self._append(Position(study=event.study), [event], role, 0)
+        return not self._begun() and self._append(Position(study=event.study), [event], role, 0)
 
     def load(self) -> StudyState:
         """Reads what is true now: the newest usable snapshot, and every segment after it.
@@ -111,12 +117,24 @@ class StudyLog:
             yield segment
 
     def snapshot(self, state: StudyState) -> None:
-        """Writes a snapshot of `state`, which must be as of this position. One that fails costs only a warning."""
-        try:
-            snapshots.write(self._objects, state, self._at)
-        except (TuneError, TypeError, ValueError) as error:
-            _log.warning("%s: no snapshot at segment %d, the log has it all: %s", self.url, self.head, error)
-        self._last_snapshot = self.head  # also after a failure: the next try is due when there is as much again
+        """Has a snapshot of `state`, which must be as of this position, written beside what comes next.
+
+        One that fails costs only a warning; one that comes while others still wait for a slow store is left out.
+        """
+        copy, at = state.copy(), self._at
+
+        def write() -> None:
+            try:
+                snapshots.write(self.objects, copy, at)
+            except (TuneError, TypeError, ValueError) as error:
+                _log.warning("%s: no snapshot at segment %d, the log has it all: %s", self.url, at.number, error)
+
+        self._last_snapshot = self.head  # also where it fails: the next try is due when there is as much again
+        self.aside.put(write, urgent=False)
+
+    def settle(self) -> None:
+        """Waits for what is done aside. Without it a process that ends may leave that out."""
+        self.aside.settle()
 
     def _append(self, at: Position, events: Sequence[Event], role: Role, epoch: int) -> bool:
         segment = Segment(
@@ -140,20 +158,20 @@ class StudyLog:
         """Creates an object, and settles by reading it back what an unclear reply means."""
         unclear: Unavailable | None = None
         try:
-            if self._objects.create(key, data):
+            if self.objects.create(key, data):
                 return True
         except Unavailable as error:
             unclear = error
-        found = self._objects.read(key)
+        found = self.objects.read(key)
         if found is None:
             raise unclear or Unavailable(f"{self.url}: {key} was there a moment ago and is not now; try again later")
         return found == data  # the random commit id is in there
 
     def _resume(self) -> tuple[StudyState, Position]:
         """The newest snapshot that is one of this log, or the beginning."""
-        for state, at in snapshots.newest(self._objects):
+        for state, at in snapshots.newest(self.objects):
             key = segment_key(at.number)
-            data = self._objects.read(key)
+            data = self.objects.read(key)
             if data is not None and fingerprint(data) == at.chain:
                 return state, at
             if data is None and self._study() in {"", at.study}:
@@ -163,7 +181,7 @@ class StudyLog:
 
     def _study(self) -> str:
         """The id of the study by its first segment; "" where there is none."""
-        data = self._objects.read(segment_key(1))
+        data = self.objects.read(segment_key(1))
         return codec.decode(data, 1, self.url).study if data is not None else ""
 
     def _fold(self, state: StudyState, at: Position, *, whole: bool) -> Position:
@@ -209,35 +227,54 @@ class StudyLog:
         return Position(segment.number, fingerprint(data), segment.study, epoch)
 
     def _bodies(self, start: int, *, whole: bool) -> Iterator[tuple[int, bytes]]:
-        """Reads segments in order up to the first that is absent, several at once where that saves time."""
-        width, lanes = 1, self._objects.lanes
+        """Reads segments in order up to the first that is absent, several at once where that saves time.
+
+        With `whole` it asks first which there are, and reads those: none too many, and none that is missing unseen.
+        """
+        width, lanes = 1, self.objects.lanes
+        newest = self._newest(start) if whole else 0
         with ThreadPoolExecutor(lanes) as pool:
             while True:
-                numbers = range(start, start + width)
+                numbers = range(start, min(start + _WINDOW, newest + 1) if start <= newest else start + width)
                 answers = pool.map(self._body, numbers) if lanes > 1 else map(self._body, numbers)
                 found = [data for data in takewhile(lambda data: data is not None, answers) if data is not None]
                 yield from enumerate(found, start)
                 start += len(found)
-                if len(found) < width and not (whole and self._goes_on(start)):
+                if start <= newest and len(found) < len(numbers):
+                    raise self._gap(start, segment_key(newest))
+                if len(found) < len(numbers):
+                    if whole and start == 1:
+                        self._begun()
                     return
-                width = min(4 * width, lanes)
+                width = 1 if start <= newest + 1 else min(4 * width, lanes)
 
     def _body(self, number: int) -> bytes | None:
-        return self._objects.read(segment_key(number))
+        return self.objects.read(segment_key(number))
 
-    def _goes_on(self, absent: int) -> bool:
-        """Looks whether the log goes on behind a segment that was absent when it was read.
+    def _newest(self, start: int) -> int:
+        """The newest segment from `start` on, by a listing of each thousand; 0 where there is none.
 
-        Then either it has been written since (True), or it is lost: a log that seemed to end there would be written
-        on in the middle. Looks at the thousand numbers around, so that it costs one request however long the log is.
+        The next thousand is looked at as soon as the segment after the first absent one would be in it.
         """
-        if absent == 1:
-            later = [*self._objects.list("log/"), *self._objects.list(snapshots.FOLDER)]
-        else:
-            around = self._objects.list(segment_key(absent + 1)[: -len("000.jsonl")])
-            later = [key for key in around if (segment_number(key) or 0) > absent]
+        newest, listed = 0, start // 1000 - 1
+        while listed < max(start, newest + 2) // 1000:
+            listed += 1
+            keys = self.objects.list(segment_key(1000 * listed)[: -len("000.jsonl")])
+            newest = max((number for key in keys if (number := segment_number(key) or 0) >= start), default=newest)
+        return newest
+
+    def _begun(self) -> bool:
+        """Looks whether there is a log, or a snapshot of one, though its beginning was absent when it was read.
+
+        Then either it has been written since (True), or it is lost: a log that seemed not to be there would be begun
+        anew.
+        """
+        later = [*self.objects.list("log/"), *self.objects.list(snapshots.FOLDER)]
         if not later:
             return False
-        if self._body(absent) is not None:
+        if self._body(1) is not None:
             return True
-        raise CorruptLog(f"{self.url}/{segment_key(absent)} is missing, but {later[-1]} is there; the log has a gap")
+        raise self._gap(1, later[-1])
+
+    def _gap(self, absent: int, later: str) -> CorruptLog:
+        return CorruptLog(f"{self.url}/{segment_key(absent)} is missing, but {later} is there; the log has a gap")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from pathlib import Path
 
 from tune_tasks.store.copies import Copied
+from tune_tasks.store.names import Entry
 
 _LOCK = threading.Lock()
 _ALL: dict[str, bytes] = {}
+_MODIFIED: dict[str, float] = {}
 
 
 class MemoryObjects:
@@ -26,7 +29,7 @@ class MemoryObjects:
         with _LOCK:
             if self._root + key in _ALL:
                 return False
-            _ALL[self._root + key] = data
+            self._put(key, data)
             return True
 
     def read(self, key: str) -> bytes | None:
@@ -36,7 +39,17 @@ class MemoryObjects:
     def replace(self, key: str, data: bytes) -> None:
         """See `Objects.replace`."""
         with _LOCK:
-            _ALL[self._root + key] = data
+            self._put(key, data)
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """See `Objects.entries`."""
+        with _LOCK:
+            names = sorted(name for name in _ALL if name.startswith(self._root + prefix))
+            return [Entry(name.removeprefix(self._root), len(_ALL[name]), _MODIFIED[name]) for name in names]
+
+    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:  # noqa: ARG002  # see below
+        """See `Objects.unfinished`: what a process left unfinished in its memory has gone with it."""
+        return []
 
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`."""
@@ -47,6 +60,10 @@ class MemoryObjects:
         """See `Objects.delete`."""
         with _LOCK:
             _ALL.pop(self._root + key, None)
+            _MODIFIED.pop(self._root + key, None)
+
+    def _put(self, key: str, data: bytes) -> None:
+        _ALL[self._root + key], _MODIFIED[self._root + key] = data, time.time()
 
     def upload(self, source: Path, key: str) -> Copied:
         """See `Files.upload`; everything is in memory here, so the whole file is."""

@@ -1,4 +1,4 @@
-"""What may be a key and what may be a URL, and how a URL is shown: always without its secrets. Pure, no I/O."""
+"""What may be a key and what may be a URL, and how both are shown: a URL always without its secrets. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from tune_tasks.errors import ConfigError, invalid
 TEMPORARY = ".tmp-"
 """What the names of unfinished local files begin with; no key has such a part, so no listing shows one."""
 
+POSTGRES = {"postgresql", "postgres"}
+"""The schemes of a database, whose address may have a '::' in it."""
+
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # The first part has no slash, so that an '@' far down a path is not taken for the end of credentials.
-_CREDENTIALS = re.compile(r"([^/:@]+):(.*)@", re.DOTALL)
+_CREDENTIALS = re.compile(r"([^/:@]*):(.*)@", re.DOTALL)
 _DOTTED = re.compile(r"%2e", re.IGNORECASE)
+
+
+class Entry(NamedTuple):
+    """An object as a listing shows it: `size` in bytes, `modified` in seconds since the epoch by the store's clock."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Credentials(NamedTuple):
@@ -51,7 +62,12 @@ def split_url(url: str) -> tuple[str, str]:
     if scheme in {"file", "local"}:
         return "file", _local(rest)
     shown = shown_url(url)
-    if "?" in rest or "#" in rest or "::" in rest:
+    if scheme in POSTGRES:
+        if "?" in rest or "#" in rest:
+            raise invalid(
+                "store", shown, "a URL has no '?' or '#'; settings come from the environment: PGSSLMODE=require"
+            )
+    elif "?" in rest or "#" in rest or "::" in rest:
         raise invalid("store", shown, "a URL has no '?', '#' or '::'; credentials come from the environment")
     place, _ = split_credentials(rest)
     if not place.strip("/"):

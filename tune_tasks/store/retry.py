@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tune_tasks.errors import Unavailable
-from tune_tasks.store.names import check_key, check_prefix
+from tune_tasks.store.names import Entry, check_key, check_prefix
 
 if TYPE_CHECKING:
     from tune_tasks.store import Objects
@@ -74,6 +74,15 @@ class Retrying:
         """See `Objects.replace`."""
         check_key(key)
         self._patiently(f"write {key}", lambda: self._inner.replace(key, data))
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """See `Objects.entries`."""
+        check_prefix(prefix)
+        return self._patiently(f"list {prefix}", lambda: self._inner.entries(prefix))
+
+    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
+        """See `Objects.unfinished`."""
+        return self._patiently("look for unfinished objects", lambda: self._inner.unfinished(before, remove=remove))
 
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`."""

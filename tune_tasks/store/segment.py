@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 import orjson
 from pydantic import ValidationError
 
-from tune_tasks.errors import CorruptLog
+from tune_tasks.errors import ConfigError, CorruptLog
 from tune_tasks.events import FORMAT, Event
 from tune_tasks.events import decode as decode_event
 from tune_tasks.events import encode as encode_event
@@ -81,7 +81,10 @@ def encode(segment: Segment) -> bytes:
     digest = fingerprint(open_header + b"\n" + body)
     data = b'%b,"digest":"%b"}\n%b' % (open_header[:-1], digest.encode(), body)
     if len(data) > LIMIT:
-        raise ValueError(f"a commit of {len(data)} bytes is above the limit of {LIMIT}; commit fewer events at once")
+        raise ConfigError(
+            f"a commit of {len(data)} bytes is above the limit of {LIMIT}; "
+            "ask for smaller batches, or for less in the spec"
+        )
     return data
 
 

@@ -31,6 +31,7 @@ Snapshots of another fold are not used: what a study looks like must not depend 
 """
 
 _ITEM = 8  # bytes of a float64
+_MOST = 1 << 27  # cells of a table of reports, so that metrics which few trials have cannot fill the memory
 _OWN_FORM = {"spec", "trials", "curves", "queue", "running"}
 _PLAIN = [field.name for field in fields(StudyState) if field.name not in _OWN_FORM]
 _COLUMNS = [field.name for field in fields(Trial) if field.name != "curves"]
@@ -52,7 +53,13 @@ class Position:
 
 
 def encode(state: StudyState, at: Position) -> bytes:
-    """Writes the state as it is after the segment at `at`. Raises `TypeError` for a value that JSON does not have."""
+    """Writes the state as it is after the segment at `at`.
+
+    Raises `TypeError` for a value that JSON does not have, `ValueError` where the table of reports would be absurd.
+    """
+    cells = state.curves.cells(len(state.trials))
+    if cells > _MOST:
+        raise ValueError(f"{cells} cells of reports are too many; report fewer metrics, or the same ones in each trial")
     block = state.curves.freeze(len(state.trials))
     payload = orjson.dumps(
         {

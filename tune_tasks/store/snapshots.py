@@ -41,14 +41,29 @@ def newest(objects: Objects) -> Iterator[tuple[StudyState, Position]]:
 
 
 def write(objects: Objects, state: StudyState, at: Position) -> None:
-    """Writes a snapshot, then the hint, and deletes all but the newest two: one may be corrupt."""
+    """Writes a snapshot, then the hint, and deletes all but the newest two: one may be corrupt.
+
+    What is to be deleted comes from the hint before, as listing costs as much as writing. What that misses, because
+    two wrote at once or one was killed, is for the sweep.
+    """
     data = encode(state, at)
     digest = fingerprint(data)
     key = f"{FOLDER}{at.number:012d}.{digest[:16]}.snap"
+    kept = [*(name for name in _kept(objects) if name != key), key]
     objects.replace(key, data)  # the name holds the digest, so whoever else writes it writes the same
-    objects.replace(HINT, orjson.dumps({"format": FORMAT, "snapshot": key, "digest": digest, "number": at.number}))
-    for old in _listed(objects)[:-KEPT]:
+    hint = {"format": FORMAT, "snapshot": key, "digest": digest, "number": at.number, "kept": kept[-KEPT:]}
+    objects.replace(HINT, orjson.dumps(hint))
+    for old in kept[:-KEPT]:
         objects.delete(old)
+
+
+def _kept(objects: Objects) -> list[str]:
+    """The keys of the snapshots that the hint names, oldest first."""
+    try:
+        names = orjson.loads(objects.read(HINT) or b"{}")["kept"]
+        return [name for name in names if _NAME.fullmatch(name)]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return []
 
 
 def _hinted(objects: Objects) -> tuple[str, str] | None:

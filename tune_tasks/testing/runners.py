@@ -203,6 +203,26 @@ class RunnerContract:
         assert second.steps(0, 2) == [4, 5]
         assert second.over(0, 2).outcome == "returned"
 
+    def test_an_attempt_that_was_killed_after_its_last_report_runs_no_further_step(
+        self, start: Callable[..., Story]
+    ) -> None:
+        story = start(objectives.count_on)
+        story.run(TrialTask(0, 1, {"reports": 5}, 3, None))
+        saved = story.of(Saved)[-1]
+        story.run(TrialTask(0, 2, {"reports": 5}, 3, (saved.step, saved.checkpoint)))
+        assert story.steps(0, 2) == []
+        assert story.over(0, 2)[2:4] == ("reached", None)
+
+    def test_an_objective_that_was_killed_when_it_had_nothing_left_to_do_has_not_failed(
+        self, start: Callable[..., Story]
+    ) -> None:
+        story = start(objectives.count_on)
+        story.run(TrialTask(0, 1, {"reports": 3}, 9, None))
+        saved = story.of(Saved)[-1]
+        story.run(TrialTask(0, 2, {"reports": 3}, 9, (saved.step, saved.checkpoint)))
+        assert story.steps(0, 2) == []
+        assert story.over(0, 2)[2:4] == ("returned", None)
+
     def test_an_objective_that_ignores_its_checkpoint_starts_from_step_1(self, start: Callable[..., Story]) -> None:
         first = start(objectives.count_on)
         first.run(task(reports=2))
