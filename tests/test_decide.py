@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from tune_tasks import decide
 from tune_tasks.decide import Place, Policy, batch_size, could_go_on, judge, plan, retries, spent
 from tune_tasks.events import Created, Ended, Event, Judged, Opened, Planned, Proposal, Reports, Started
 from tune_tasks.samplers.random import RandomSampler
@@ -184,3 +186,17 @@ def test_failures_and_lost_workers_are_counted_apart() -> None:
                 ),
             )
     assert [state.trials[0].state, state.trials[1].state] == ["failed", "failed"]
+
+
+def test_a_verdict_with_more_decisions_than_a_segment_holds_leaves_some_for_the_next(monkeypatch: Any) -> None:
+    monkeypatch.setattr(decide, "DECISIONS", 2)
+    state = begin(budget={"trials": 4})
+    planned(state, HALVING, 0, 4)
+    for trial in range(4):
+        ran(state, trial, 0.5 + trial)
+    state.trials[0] = replace(state.trials[0], state="completed")
+    first = judged(state, HALVING)
+    assert (len(first.prunes), first.done) == (2, False)
+    second = judged(state, HALVING)
+    assert (len(second.prunes), second.done) == (1, True)
+    assert not any(trial.state == "paused" for trial in state.trials)

@@ -169,3 +169,20 @@ def test_a_folder_that_vanishes_while_one_writes_is_made_again(tmp_path: Path, m
     monkeypatch.setattr(LocalObjects, "_make", raced)
     assert objects.create("log/1", b"one")
     assert objects.read("log/1") == b"one"
+
+
+def test_what_killed_writers_left_is_found_by_age_and_removed_only_when_asked(tmp_path: Path):
+    objects = open_objects(str(tmp_path))
+    objects.create("log/1", b"whole")
+    for name, age in (("old", 100.0), ("new", 10.0)):
+        path = tmp_path / "log" / f".tmp-{name}"
+        path.write_bytes(b"part")
+        os.utime(path, (1000.0 - age, 1000.0 - age))
+    assert [(entry.key, entry.size, entry.modified) for entry in objects.unfinished(950.0)] == [
+        ("log/.tmp-old", 4, 900.0)
+    ]
+    assert [entry.key for entry in objects.unfinished(2000.0)] == ["log/.tmp-new", "log/.tmp-old"]
+    assert [entry.key for entry in objects.unfinished(950.0, remove=True)] == ["log/.tmp-old"]
+    assert [entry.key for entry in objects.unfinished(2000.0)] == ["log/.tmp-new"]
+    assert objects.read("log/1") == b"whole"
+    assert [entry.key for entry in objects.entries("")] == ["log/1"]
