@@ -131,3 +131,29 @@ def test_no_later_report_reaches_a_copy_whichever_way_it_comes():
     assert [list(made.column(trial, "a")) for trial in range(3)] == [[1.0, 9.0], [2.0, 2.5, 9.0], [9.0]]
     copied.append(1, 3, 0.0, [("a", 7.0)])
     assert list(made.column(1, "a")) == [2.0, 2.5, 9.0]
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(-2, 1), st.sampled_from([None, 0.5, 1.5]), st.sampled_from([None, 2.5, 3.5])), max_size=6
+)
+
+
+@given(st.lists(ROWS, max_size=6), st.booleans())
+def test_several_reports_at_once_are_the_same_as_one_after_the_other(groups, looked_at):
+    single, several = Curves(), Curves()
+    for group in groups:
+        steps, known = [], single.length(0)
+        for back, _, _ in group:
+            steps.append(max(1, min(known, steps[-1] if steps else known) + back) if back < 1 else known + 1)
+            known = steps[-1]
+        columns = [("a", [a for _, a, _ in group]), ("b", [b for _, _, b in group])]
+        if steps:
+            dropped = [
+                single.append(0, step, float(step), [(name, values[row]) for name, values in columns])
+                for row, step in enumerate(steps)
+            ]
+            assert several.extend(0, steps, [float(step) for step in steps], columns) == any(dropped)
+        copied = several.copy() if looked_at else None
+        assert several.reports(0) == single.reports(0)
+        assert copied is None or copied.reports(0) == single.reports(0)
+    assert several.length(0) == single.length(0)

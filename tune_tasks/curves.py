@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import cast
 
 NAN = math.nan
 
@@ -64,9 +65,7 @@ class Curves:
 
         Returns whether something was dropped. Raises `ValueError` where the step leaves a gap.
         """
-        curve = self._curve(trial)
-        if curve.shared:
-            curve = self._live[trial] = curve.own()
+        curve = self._writable(trial)
         known = len(curve.time)
         if not 1 <= step <= known + 1:
             raise ValueError(f"trial {trial} reports step {step} after step {known}")
@@ -80,6 +79,25 @@ class Curves:
                     column = _padded(curve, name, step - 1)
                 column.append(value)
         return step <= known
+
+    def extend(
+        self, trial: int, steps: list[int], times: list[float], metrics: Iterable[tuple[str, list[float | None]]]
+    ) -> bool:
+        """Adds several reports, as `append` does one after the other; the next steps without a hole go in at once."""
+        known, columns = self.length(trial), list(metrics)
+        if steps != list(range(known + 1, known + 1 + len(steps))) or any(None in values for _, values in columns):
+            dropped = False
+            for row, (step, time) in enumerate(zip(steps, times, strict=True)):
+                dropped |= self.append(trial, step, time, ((name, values[row]) for name, values in columns))
+            return dropped
+        curve = self._writable(trial)
+        curve.time.extend(times)
+        for name, values in columns:
+            column = curve.metrics.get(name)
+            if column is None or len(column) < known:
+                column = _padded(curve, name, known)
+            column.extend(cast("list[float]", values))
+        return False
 
     def column(self, trial: int, metric: str) -> Sequence[float]:
         """The values of one metric, step by step; NaN, or nothing at the end, where it was not reported."""
@@ -137,6 +155,12 @@ class Curves:
         if trial not in self._live and self._block is not None and trial < len(self._block.lengths):
             return self._block.time[self._offsets[trial] : self._offsets[trial + 1]]
         return self._curve(trial).time
+
+    def _writable(self, trial: int) -> _Curve:
+        curve = self._curve(trial)
+        if curve.shared:
+            curve = self._live[trial] = curve.own()
+        return curve
 
     def _curve(self, trial: int) -> _Curve:
         curve = self._live.get(trial)

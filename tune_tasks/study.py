@@ -262,30 +262,31 @@ class StudyState:
             self._put(replace(trial, state="running", attempts=event.attempt))
 
     def _report(self, event: Reports) -> None:
-        columns = list(event.metrics.items())
-        changed: dict[int, bool] = {}
+        rows_of: dict[int, list[int]] = {}
         for row, number in enumerate(event.trial):
+            rows_of.setdefault(number, []).append(row)
+        for number, rows in rows_of.items():
             trial = self.trials[number]
-            if trial.state != "running" or event.attempt[row] != trial.attempts:
-                continue
-            values = ((name, column[row]) for name, column in columns)
-            dropped = self.curves.append(number, event.step[row], event.time[row], values)
-            changed[number] = changed.get(number, False) or dropped
+            live = [row for row in rows if event.attempt[row] == trial.attempts]
+            if trial.state == "running" and live:
+                steps, times = [event.step[row] for row in live], [event.time[row] for row in live]
+                columns = ((name, [column[row] for row in live]) for name, column in event.metrics.items())
+                dropped = self.curves.extend(number, steps, times, columns)
+                self._put(self._valued(trial, afresh=dropped))
         if event.time:
             self.now = max(self.now, event.time[-1])
-        for number, dropped in changed.items():
-            self._put(self._valued(self.trials[number], afresh=dropped))
 
     def _valued(self, trial: Trial, *, afresh: bool) -> Trial:
         """Brings a trial's value up to its curve; from scratch where a part of the curve was dropped."""
-        column = self.curve(trial.number)
-        start = 0 if afresh else trial.budget
-        value, best = (None, None) if afresh else (trial.value, trial.best_step)
+        column, sign = self.curve(trial.number), self.sign
+        start, step = (0, None) if afresh else (trial.budget, trial.best_step)
+        best = math.inf if afresh or trial.value is None else sign * trial.value
         for index in range(start, len(column)):
-            number = column[index]
-            if not math.isnan(number) and (value is None or self.sign * number < self.sign * value):
-                value, best = number, index + 1
-        return replace(trial, value=value, best_step=best, budget=self.curves.length(trial.number))
+            signed = sign * column[index]
+            if signed < best:  # never where it is NaN
+                best, step = signed, index + 1
+        value = None if step is None else sign * best
+        return replace(trial, value=value, best_step=step, budget=self.curves.length(trial.number))
 
     def _checkpoint(self, event: Checkpointed) -> None:
         trial = self.trials[event.trial]
