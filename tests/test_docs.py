@@ -37,3 +37,27 @@ def test_the_spec_reference_is_what_the_models_say() -> None:
 def test_the_published_schema_is_what_the_models_say() -> None:
     published = json.loads((ROOT / "docs" / "spec.schema.json").read_text(encoding="utf-8"))
     assert published == json.loads(json.dumps(schema.schema(), default=str)), "run `make docs`"
+
+
+def missing_tests(text: str) -> list[str]:
+    """The tests and files that a page names and that are not there."""
+    missing = []
+    for name in re.findall(r"`((?:tests|tune_tasks|benchmarks)/[\w/]+\.py(?:::\w+)?)`", text):
+        path, _, test = name.partition("::")
+        file = ROOT / path
+        if not file.exists() or (test and f"def {test}(" not in file.read_text(encoding="utf-8")):
+            missing.append(name)
+    return missing
+
+
+def test_every_fault_on_the_reliability_page_is_shown_by_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len(rows) == 26
+    assert all("::" in row for row in rows)
+    assert missing_tests(text) == []
+
+
+def test_a_test_that_is_not_there_is_noticed() -> None:
+    named = "`tests/test_docs.py::test_nothing`, `tests/test_nothing.py`, `tests/test_docs.py`"
+    assert missing_tests(named) == ["tests/test_docs.py::test_nothing", "tests/test_nothing.py"]
