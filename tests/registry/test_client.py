@@ -20,7 +20,7 @@ from tune_tasks.registry.client import Connection, quiet
         ("nonsense://x", "refuses"),
         ("file:///tmp/mlruns", "refuses"),
         ("sqlite:////proc/nowhere/mlflow.db", "cannot be used as a database"),
-        ("oracle://u:secret@127.0.0.1:9/db", "needs a package"),
+        ("mssql://u:secret@127.0.0.1:9/db", "needs a package"),
     ],
 )
 def test_a_uri_that_cannot_work_is_a_mistake_in_the_spec(uri: str, said: str) -> None:
