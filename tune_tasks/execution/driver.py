@@ -99,6 +99,7 @@ class Driver:
         self._grouped = 0
         self._weight = 0
         self._due = 0.0
+        self._zero = time.time() - time.monotonic()
         self._garbage: list[str] = []
         self._untidy = True
         self._changed = True
@@ -195,6 +196,8 @@ class Driver:
         return TrialTask(trial.number, trial.attempts + 1, config(trial.params), trial.target, trial.checkpoint)
 
     def _deliver(self, message: Message) -> None:
+        if not isinstance(message, Returned):  # the clock of a worker may be wrong by hours
+            message = message._replace(time=self._now())
         match message:
             case Row():
                 self._report(message)
@@ -356,12 +359,16 @@ class Driver:
         """Fences every earlier driver; false where one of them has ended the step before this one could."""
         while key not in self.state.steps:
             self.epoch = self.state.epoch + 1
-            opened = Opened(epoch=self.epoch, owner=self.owner, time=time.time())
+            opened = Opened(epoch=self.epoch, owner=self.owner, time=self._now())
             if self.log.commit([opened], role="driver", epoch=self.epoch):
                 self.state.apply(opened)
                 return True
             self.state = self.log.load()
         return False
+
+    def _now(self) -> float:
+        """Seconds since the epoch by this driver's clock, which never jumps: budgets of time are measured by it."""
+        return self._zero + time.monotonic()
 
     def _launched(self, key: str, reason: str) -> Launched:
         states: dict[str, int] = {}
@@ -376,7 +383,7 @@ class Driver:
             best=best.number if best else None,
             value=best.value if best else None,
             reason=reason,
-            time=time.time(),
+            time=self._now(),
         )
 
 
