@@ -5,6 +5,7 @@ PYTHON ?= python3
 MAKEFLAGS += --no-print-directory
 
 EXTRAS := --extra mlflow
+STORES := --extra azure --extra fast --extra gcs --extra parquet --extra postgres --extra s3
 PINS := pip compile --universal --fork-strategy fewest --python-version 3.11 --quiet --no-progress \
 	--custom-compile-command "make pins" pyproject.toml
 PROVIDER_OF_.venv := providers/prefect
@@ -13,7 +14,7 @@ AIRFLOW_TESTS := tests/providers/airflow tests/dags
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-airflow run test check docs schema bench build pins clean
+.PHONY: help env env-airflow servers run test check docs schema bench soak build pins clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ help: ## List these commands.
 env: .venv/.stamp ## Make .venv: the engine, every extra that is tested, and Prefect.
 
 env-airflow: .venv-airflow/.stamp ## Make .venv-airflow: the engine and Airflow, which cannot share with Prefect.
+
+servers: env ## Install the servers that tests start; what cannot be installed is named, and its tests are skipped.
+	@.venv/bin/python -m tests.servers.install
 
 run: env ## Tune the digits example, from one file to a promoted model.
 	.venv/bin/tune-tasks run examples/digits/study.yaml
@@ -45,9 +49,13 @@ docs: env ## Write what is generated: docs/spec.md and docs/spec.schema.json.
 
 schema: docs ## The same.
 
-bench: env ## Measure the overhead for each trial, and the time to open a large study.
+bench: env ## Measure the overhead for each trial, commits and opening a large study, and checkpoints.
 	.venv/bin/python benchmarks/overhead.py
-	.venv/bin/python benchmarks/open_study.py
+	.venv/bin/python benchmarks/store.py
+	.venv/bin/python benchmarks/checkpoints.py
+
+soak: env ## Play random worlds of processes and faults on all cores: MINUTES=10, EXAMPLES=2000 of the state machine.
+	.venv/bin/python -m tests.simulation.soak --minutes $(or $(MINUTES),10) --workers $$(nproc) --examples $(or $(EXAMPLES),2000)
 
 build: env ## Build the wheels of the three distributions into dist/.
 	@for folder in . providers/airflow providers/prefect; do \
@@ -57,7 +65,7 @@ build: env ## Build the wheels of the three distributions into dist/.
 	@ls dist/*.whl
 
 pins: .venv/bin/uv ## Compile requirements/*.in and the extras to the newest pins that fit.
-	.venv/bin/uv $(PINS) $(EXTRAS) --extra pandas --extra prefect --extra s3 --extra sobol requirements/engine.in \
+	.venv/bin/uv $(PINS) $(EXTRAS) $(STORES) --extra pandas --extra prefect --extra sobol requirements/engine.in \
 		--upgrade --output-file requirements/engine.txt
 	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow requirements/airflow.in \
 		--upgrade --output-file requirements/airflow.txt

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import Missing
 
 if importlib.util.find_spec("hypothesis"):  # the environment with Airflow has none
     from hypothesis import settings
@@ -12,3 +20,63 @@ if importlib.util.find_spec("hypothesis"):  # the environment with Airflow has n
     settings.register_profile("here", deadline=None)
     settings.register_profile("ci", deadline=None, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
+"""What a person's environment may say of stores of their own, which no test may reach."""
+
+
+def served(start: Callable[[Path], AbstractContextManager[Any]], factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Runs a server for the rest of the session; skips where it is not installed, and says what is missing."""
+    try:
+        with start(factory.mktemp(start.__name__)) as server:
+            yield server
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from tests.servers.moto import moto
+
+    yield from served(moto, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from tests.servers.ceph import radosgw
+
+    yield from served(radosgw, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from tests.servers.azurite import azurite
+
+    yield from served(azurite, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from tests.servers.google import fake_gcs
+
+    yield from served(fake_gcs, tmp_path_factory)
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], str]:
+    """Turns the environment to a server, and returns the URL of a place of its own there."""
+
+    def turn(server: Any) -> str:
+        for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+            monkeypatch.delenv(name)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        return server.place()
+
+    return turn
+
+
+@pytest.fixture
+def s3(moto_server: Any, reach: Callable[[Any], str]) -> str:
+    """The URL of a place of its own on an S3 server, to which the environment holds address and credentials."""
+    return reach(moto_server)

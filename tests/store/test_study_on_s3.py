@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.conftest import SECRET
+from tests.servers import SECRET
 from tests.studies import COMMAND, write_study
 from tune_tasks.errors import Unreachable
 from tune_tasks.spec import StudySpec, load_spec

@@ -78,7 +78,7 @@ class Retrying:
     def entries(self, prefix: str) -> list[Entry]:
         """See `Objects.entries`."""
         check_prefix(prefix)
-        return self._patiently(f"list {prefix}", lambda: self._inner.entries(prefix))
+        return self._patiently(f"list {prefix or 'all'}", lambda: self._inner.entries(prefix))
 
     def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
         """See `Objects.unfinished`."""
@@ -87,7 +87,7 @@ class Retrying:
     def list(self, prefix: str) -> list[str]:
         """See `Objects.list`."""
         check_prefix(prefix)
-        return self._patiently(f"list {prefix}", lambda: self._inner.list(prefix))
+        return self._patiently(f"list {prefix or 'all'}", lambda: self._inner.list(prefix))
 
     def delete(self, key: str) -> None:
         """See `Objects.delete`."""

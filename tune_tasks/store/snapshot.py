@@ -99,7 +99,7 @@ def decode(data: bytes) -> tuple[StudyState, Position]:
 
 
 def _parts(data: bytes) -> tuple[dict[str, Any], dict[str, Any], Block]:
-    line, _, _ = data.partition(b"\n")
+    line = data[: data.index(b"\n")]  # a partition would copy all of it
     header = orjson.loads(line)
     if (header["format"], header["fold"], header["order"]) != (FORMAT, FOLD, sys.byteorder):
         raise ValueError(f"it has format {header['format']}, fold {header['fold']} and is {header['order']}-endian")
