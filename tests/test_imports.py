@@ -35,11 +35,26 @@ ALLOWED = {
     "registry": PURE | {"store", "registry"},
     "tracking": PURE | {"registry"},
     "studies": CHOOSING | {"store", "plugins", "decide", "retention"},
+    "operate": PURE | {"store", "views", "operate"},
     "promote": PURE | {"registry", "tracking", "studies"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""
 
-HEAVY = ("ray", "mlflow", "optuna", "pandas", "scipy", "numpy", "s3fs", "prefect", "airflow", "rich")
+HEAVY = (
+    "ray",
+    "mlflow",
+    "optuna",
+    "pandas",
+    "scipy",
+    "numpy",
+    "s3fs",
+    "psycopg",
+    "obstore",
+    "pyarrow",
+    "prefect",
+    "airflow",
+    "rich",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The command line: the loop, the four tasks, and what an operator looks at.
+"""The command line: the loop, the four tasks, what a person looks at, and what an operator does (`operate.commands`).
 
 JSON goes to stdout, everything for people to stderr, and the exit code tells the error's class (`errors`). This
 module must not contain an `if` about tuning: the tasks come from the step table.
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)  # noqa: T201  # as above
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads our output, such as `head`, has seen enough. What Python flushes at its end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_loop(commands)
     _add_steps(commands)
     _add_views(commands)
+    _add_operating(commands)
     return parser
 
 
@@ -100,6 +106,20 @@ def _add_views(commands: Any) -> None:
     schema = commands.add_parser("schema", help="the JSON schema of a spec, or its reference as Markdown")
     schema.add_argument("--format", choices=("json", "markdown"), default="json")
     schema.set_defaults(command=_schema)
+
+
+def _add_operating(commands: Any) -> None:
+    from tune_tasks.operate.commands import add_commands  # as above
+
+    add_commands(commands, _locate)
+
+
+def _locate(source: str) -> str:
+    """The URL of the study that a person names by its URL or its spec file, whether there is one or not."""
+    from tune_tasks.spec import load_spec
+    from tune_tasks.studies import is_spec_file, study_url
+
+    return study_url(load_spec(source)) if is_spec_file(source) else source
 
 
 def _open(options: argparse.Namespace) -> Any:

@@ -136,7 +136,7 @@ class Curves:
         lengths = [self.length(trial) for trial in range(trials)]
         time = array("d")
         for trial in range(trials):
-            time.extend(self._times(trial))
+            _join(time, self._times(trial))
         columns = {name: memoryview(self._joined(name, lengths)) for name in sorted(self._names())}
         return Block(lengths, memoryview(time), columns)
 
@@ -147,7 +147,7 @@ class Curves:
         joined = array("d")
         for trial, length in enumerate(lengths):
             column = self.column(trial, name)
-            joined.extend(column)
+            _join(joined, column)
             joined.extend([NAN] * (length - len(column)))
         return joined
 
@@ -172,6 +172,12 @@ class Curves:
                 curve.metrics = {name: array("d", values[start:end]) for name, values in self._block.metrics.items()}
             self._live[trial] = curve
         return curve
+
+
+def _join(joined: array[float], column: Sequence[float]) -> None:
+    """Appends a column as bytes: an array takes a view item by item, in three times the time."""
+    if len(column):
+        joined.frombytes(memoryview(cast("array[float]", column)).cast("B"))
 
 
 def _truncate(curve: _Curve, length: int) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
-from tune_tasks.errors import ConfigError, StudyNotFound, Unavailable, Unreachable
+from tune_tasks.errors import ConfigError, Unavailable, Unreachable
 from tune_tasks.events import Amended, Created, Event
-from tune_tasks.spec import StudySpec, check_name, differences, load_spec, resolve
+from tune_tasks.spec import StudySpec, differences, load_spec, resolve
 from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
+from tune_tasks.store.places import study_log, study_objects
 from tune_tasks.store.probe import probe
 from tune_tasks.study import StudyState, Trial
 
@@ -123,7 +124,9 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     if isinstance(source, Mapping) or (not isinstance(source, StudySpec) and is_spec_file(source)):
         source = load_spec(source)
     if not isinstance(source, StudySpec):
-        return Study(_existing(str(source)))
+        objects = study_objects(source)
+        study_log(objects)
+        return Study(objects)
     objects = open_objects(study_url(source))
     log = StudyLog(objects)
     try:
@@ -146,18 +149,6 @@ def study_url(spec: StudySpec) -> str:
 def is_spec_file(source: str | Path) -> bool:
     """Tells a spec file from the URL of a study, by its ending."""
     return Path(source).suffix in {".yaml", ".yml", ".json"} and "://" not in str(source)
-
-
-def _existing(url: str) -> Objects:
-    name = url.rstrip("/").rpartition("/")[2] or url
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise ConfigError(f"study URL: {error}") from None
-    objects = open_objects(url if "://" in url else str(Path(url).expanduser().resolve()))
-    if not StudyLog(objects).exists():
-        raise StudyNotFound(f"{objects.url}: there is no study here; create it with `tune-tasks run SPEC`")
-    return objects
 
 
 def _check(spec: StudySpec) -> None:
