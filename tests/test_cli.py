@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.studies import COMMAND, SPEC, write_study
+from tune_tasks.studies import open_study
 
 
 def tune_tasks(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -139,3 +140,17 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     done = tune_tasks("sample", write_study(tmp_path))
     assert done.returncode == 2
     assert "store" in done.stderr
+
+
+def test_a_number_is_set_as_it_is_written_in_a_spec(tmp_path: Path) -> None:
+    spec = write_study(tmp_path)
+    answer("sample", spec, "--set", "space.x.low=1e-5")
+    assert open_study(str(tmp_path / "studies" / "small")).spec.space["x"].low == 1e-5
+    refused = tune_tasks("sample", spec, "--set", "space.x.low=[1")
+    assert (refused.returncode, "is not YAML" in refused.stderr) == (2, True)
+
+
+def test_a_name_that_is_none_is_refused_without_what_else_is_in_the_url() -> None:
+    refused = tune_tasks("status", "s3://user:canary-77@..")
+    assert refused.returncode == 2
+    assert "canary-77" not in refused.stderr

@@ -136,12 +136,12 @@ def _open(options: argparse.Namespace) -> Any:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    import yaml  # only --set needs it
+    from tune_tasks.spec import read_value
 
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set: {text!r} is not allowed; write KEY=VALUE, for example budget.trials=8")
-    return key, yaml.safe_load(value)
+    return key, read_value(value)
 
 
 def _run(options: argparse.Namespace) -> int:

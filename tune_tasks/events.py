@@ -153,7 +153,7 @@ class Ended(Value):
 
     `reached`: it ran its assigned budget. `returned`: the objective returned before that, so the trial is complete.
     `carried`: it was paused at the end of a step and goes on in the next. `failed`: its objective raised or reported
-    nonsense. `lost`: its worker or node went away. `stopped`: it obeyed a decision to prune it.
+    nonsense. `lost`: its worker, its node or the store went away. `stopped`: it obeyed a decision to prune it.
     """
 
     type: Literal["ended"] = "ended"

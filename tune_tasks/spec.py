@@ -333,6 +333,16 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_value(text: str) -> Any:
+    """Reads one value of a spec as it is written in YAML. Raises `ConfigError`."""
+    import yaml  # as in _read
+
+    try:
+        return yaml.load(text, Loader=_loader())  # noqa: S506  # as in _read
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{text!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def _loader() -> Any:
     """A safe YAML loader that reads 1e-5 as a number, which YAML 1.1 takes for text, and refuses a key given twice."""
     import yaml  # as in _read

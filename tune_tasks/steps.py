@@ -126,12 +126,20 @@ def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
 
 
 def make_runner(study: Study) -> Runner:
-    """Builds the runner that the spec asks for; it holds nothing until it is opened."""
+    """Builds the runner that the spec asks for; it holds nothing until it is opened.
+
+    Raises `ConfigError` where its workers could not reach the store.
+    """
     spec, budget = study.spec, study.policy().scheduler.max_budget
     if spec.execution.runner == "inline":
         from tune_tasks.execution.inline import InlineRunner  # one runner is loaded, not all
 
-        return InlineRunner(study.url, spec, study.objective(), study.folder, max_budget=budget)
+        return InlineRunner(study.url, spec, study.objective(), study.folder, max_budget=budget, objects=study.objects)
+    if study.private:
+        raise ConfigError(
+            f"store: the credentials in the URL of {study.url} do not reach Ray's workers; "
+            "put them into the environment, of this process and of the cluster"
+        )
     from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
 
     return RayRunner(study.url, spec, study.objective(), study.folder, max_budget=budget)

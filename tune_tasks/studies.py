@@ -19,6 +19,7 @@ from tune_tasks.events import Amended, Created, Event
 from tune_tasks.spec import StudySpec, differences, load_spec, resolve
 from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
+from tune_tasks.store.names import has_credentials
 from tune_tasks.store.places import study_log, study_objects
 from tune_tasks.store.probe import probe
 from tune_tasks.study import StudyState, Trial
@@ -32,8 +33,9 @@ _AMENDABLE = frozenset({"budget", "resources", "retry", "checkpoints", "executio
 class Study:
     """A handle on the study at one URL. What it shows is what the log said when it was last refreshed."""
 
-    def __init__(self, objects: Objects, spec: StudySpec | None = None) -> None:
-        self.objects = objects
+    def __init__(self, objects: Objects, spec: StudySpec | None = None, *, private: bool = False) -> None:
+        """`private`: the store was opened with credentials in its URL, which no worker elsewhere has."""
+        self.objects, self.private = objects, private
         self.log = StudyLog(objects)
         self._spec = spec
         self.keep(self.log.load())
@@ -126,7 +128,7 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     if not isinstance(source, StudySpec):
         objects = study_objects(source)
         study_log(objects)
-        return Study(objects)
+        return Study(objects, private=has_credentials(str(source)))
     objects = open_objects(study_url(source))
     log = StudyLog(objects)
     try:
@@ -135,7 +137,7 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
             _create(objects, log, source)
     except Unavailable as error:
         raise Unreachable(f"store: {error}; check the URL in the spec, and the store's address and keys") from error
-    study = Study(objects, source)
+    study = Study(objects, source, private=has_credentials(source.store))
     _same(study, source, amend=amend)
     return study
 

@@ -43,7 +43,6 @@ def determined(seed: object) -> Iterator[Clock]:
     with ExitStack() as stack:
         for module, attribute, made in (
             (time, "time", clock),
-            (time, "monotonic", clock),
             (time, "monotonic", clock),  # the driver tells the time by both
             (secrets, "token_hex", lambda size=32: names.randbytes(size).hex()),
             (uuid, "uuid4", name),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tune_tasks.errors import ConfigError
@@ -95,15 +97,18 @@ def test_an_unknown_scheme_names_the_nearest():
         open_objects("gss://bucket/x")
 
 
-def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch: pytest.MonkeyPatch):
-    import fsspec
-
+@pytest.mark.parametrize(
+    ("url", "extra"),
+    [("s3://bucket", "s3"), ("gs://bucket", "gcs"), ("az://box@account.blob.core.windows.net", "azure")],
+)
+def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch: pytest.MonkeyPatch, url: str, extra: str):
     def missing(scheme: str) -> None:
-        raise ImportError("Please install gcsfs")
+        raise ImportError("Please install it")
 
-    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
-    with pytest.raises(ConfigError, match=r"store: gs://bucket needs .* pip install 'tune-tasks\[gcs\]'"):
-        open_objects("gs://bucket")
+    monkeypatch.setattr("fsspec.get_filesystem_class", missing)
+    monkeypatch.setitem(sys.modules, "gcsfs.core", None)
+    with pytest.raises(ConfigError, match=rf"store: {url} needs .* pip install 'tune-tasks\[{extra}\]'"):
+        open_objects(url)
 
 
 def test_nothing_is_made_by_opening(tmp_path):

@@ -153,11 +153,12 @@ class Workbench:
         output: Callable[[Upload], Output],
         *,
         interruptible: bool = False,
+        objects: Objects | None = None,
     ) -> None:
         self.workload, self.worker, self.emit = workload, worker, emit
         self.publisher, self.output, self._interruptible = publisher, output(self._upload), interruptible
         self._objective: Callable[[dict[str, Any]], Any] | None = None
-        self._objects: Objects | None = None
+        self._objects = objects
 
     @property
     def objects(self) -> Objects:

@@ -19,6 +19,7 @@ from tune_tasks.execution.output import Tee
 from tune_tasks.execution.publishing import Direct
 from tune_tasks.session import TrialStopped
 from tune_tasks.spec import StudySpec
+from tune_tasks.store import Objects
 
 
 class InlineRunner:
@@ -27,8 +28,16 @@ class InlineRunner:
     slots = 1
 
     def __init__(
-        self, url: str, spec: StudySpec, objective: Any, folder: str | None = None, *, max_budget: int | None = None
+        self,
+        url: str,
+        spec: StudySpec,
+        objective: Any,
+        folder: str | None = None,
+        *,
+        max_budget: int | None = None,
+        objects: Objects | None = None,
     ) -> None:
+        """`objects`: the store at `url` where it is open already, so that credentials in its URL are of use."""
         self._bench = Workbench(
             Workload.of(url, spec, objective, folder, max_budget),
             f"{socket.gethostname()}:{os.getpid()}",
@@ -36,6 +45,7 @@ class InlineRunner:
             Direct(),
             lambda upload: Tee(url, upload),
             interruptible=True,
+            objects=objects,
         )
         self._deliver: Callable[[Message], None] = lambda _: None
         self._tasks: deque[TrialTask] = deque()

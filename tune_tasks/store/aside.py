@@ -7,6 +7,7 @@ in the job.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -50,10 +51,13 @@ class Background:
     def __init__(self) -> None:
         self._jobs: queue.Queue[Job] = queue.Queue(maxsize=WAITING)
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def put(self, job: Job, *, urgent: bool = True) -> bool:
         """Queues a job; waits while too many are queued already, or leaves it out where it is not urgent."""
-        if self._thread is None or not self._thread.is_alive():  # a fork has no threads
+        if self._process != os.getpid():  # a fork has no threads, and its queue may wake one of the parent's for ever
+            self._jobs, self._thread, self._process = queue.Queue(maxsize=WAITING), None, os.getpid()
+        if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="aside", daemon=True)
             self._thread.start()
         if self._jobs.full() and not urgent:
@@ -62,8 +66,9 @@ class Background:
         return True
 
     def settle(self) -> None:
-        """Waits for every job that was queued."""
-        self._jobs.join()
+        """Waits for every job that this process queued."""
+        if self._process == os.getpid():
+            self._jobs.join()
 
     def _work(self) -> None:
         while True:

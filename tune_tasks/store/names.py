@@ -85,6 +85,12 @@ def split_credentials(rest: str) -> tuple[str, Credentials | None]:
     return rest[match.end() :], Credentials(unquote(match[1]), unquote(match[2]))
 
 
+def has_credentials(url: str) -> bool:
+    """Tells whether a URL holds credentials, which reach only the process that was given the URL."""
+    match = _URL.fullmatch(url)
+    return match is not None and split_credentials(match[2])[1] is not None
+
+
 def shown_url(url: str) -> str:
     """The URL as it may be shown: without credentials, and without a query, which can hold a signature."""
     match = _URL.fullmatch(url)
