@@ -5,12 +5,15 @@ The store's bytes are then the same for the same seed, which is how a failure th
 
 from __future__ import annotations
 
+import importlib
 import random
 import secrets
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 EPOCH = 1_700_000_000.0
@@ -36,6 +39,15 @@ class Clock:
 def determined(seed: object) -> Iterator[Clock]:
     """Everything inside is drawn from the seed. `yield`s the clock, for what sleeps."""
     names, clock, before = random.Random(f"names {seed}"), Clock(), random.getstate()
+    strangers = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+
+    def ours(made: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+        """Threads that earlier tests left, such as event loops, must not draw from the seed, nor wind its clock."""
+
+        def either(*args: Any) -> Any:
+            return real(*args) if threading.get_ident() in strangers else made(*args)
+
+        return either
 
     def name() -> uuid.UUID:
         return uuid.UUID(int=names.getrandbits(128), version=4)
@@ -51,10 +63,8 @@ def determined(seed: object) -> Iterator[Clock]:
             ("socket", "gethostname", lambda: "machine"),
             ("os", "getpid", lambda: 1),
         ):
-            if isinstance(module, str):
-                stack.enter_context(patch(f"{module}.{attribute}", made))
-            else:
-                stack.enter_context(patch.object(module, attribute, made))
+            owner = importlib.import_module(module) if isinstance(module, str) else module
+            stack.enter_context(patch.object(owner, attribute, ours(made, getattr(owner, attribute))))
         random.seed(f"jitter {seed}")
         try:
             yield clock

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -58,6 +60,24 @@ def test_calls_that_are_repeated_until_they_succeed_are_not_noticed(cores: Proce
     check(cores, [Case(flow, {}, trouble=seed) for seed in range(20)])
 
 
+@pytest.fixture
+def stranger() -> Iterator[None]:
+    """A thread that an earlier test left, and that reads the clock."""
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            time.monotonic()
+            time.sleep(0)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("stranger")
 @pytest.mark.parametrize("flow", FLOWS)
 def test_the_same_faults_give_the_same_bytes(flow: str) -> None:
     for number in (20, 40, 60):
