@@ -289,7 +289,7 @@ def test_a_context_without_a_largest_budget_says_what_to_do(session: Session) ->
 
 def test_outside_a_trial_a_script_runs_plainly(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
     monkeypatch.setattr(sessions, "_told", False)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="tune_tasks"):
         tt.report({"loss": None, "anything": object()})
         tt.report({})
     assert tt.get_checkpoint() is None
