@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tune_tasks.errors import TuneError
-from tune_tasks.execution import Message, Over, Row
+from tune_tasks.errors import Fenced, TuneError
+from tune_tasks.execution import Began, Message, Over, Row
 from tune_tasks.execution.inline import InlineRunner
 from tune_tasks.session import get_context, report
 from tune_tasks.testing import objectives
@@ -88,6 +88,18 @@ def test_an_error_of_the_driver_is_not_taken_for_the_trials(tmp_path: Path) -> N
         story.run(task())
     assert len(story.messages) == 2
     assert tries == [0], "the trial ends at that report"
+
+
+@pytest.mark.parametrize("kind", [Began, Row, Over])
+def test_an_error_of_the_driver_comes_out_as_it_is_whatever_it_was_told(tmp_path: Path, kind: type[Any]) -> None:
+    def fail(message: Message) -> None:
+        if isinstance(message, kind):
+            raise Fenced("a newer driver took over")
+
+    story = Story(make(objectives.count, str(tmp_path)), fail)
+    with pytest.raises(Fenced):
+        story.run(task())
+    assert isinstance(story.messages[-1], kind)
 
 
 def test_a_task_that_has_not_begun_is_given_back(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tune_tasks.execution import Message, Returned, TrialTask
@@ -76,7 +77,8 @@ class InlineRunner:
             return
         self._current = Attempt(self._bench, self._tasks.popleft())
         try:
-            self._bench.run(self._current)
+            with suppress(TrialStopped):  # by an error of the driver outside of the objective, which is raised below
+                self._bench.run(self._current)
         finally:
             self._current = None
         if self._broken is not None:
