@@ -75,7 +75,11 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value of the spec: budget.trials=8"
     )
-    command.add_argument("--amend", action="store_true", help="accept changed sections: budget, resources, retry, checkpoints, execution, promotion")
+    command.add_argument(
+        "--amend",
+        action="store_true",
+        help="accept changed sections: budget, resources, retry, checkpoints, execution, promotion",
+    )
 
 
 def _add_steps(commands: Any) -> None:

@@ -145,7 +145,9 @@ class StudySpec(_Section):
     """Everything that defines a study. `name`, `objective`, `metric`, `mode` and `space` are all that it must have."""
 
     name: str = Field(description="the study lives at <store>/<name>")
-    store: str = Field(default="./studies", description="a local path, or a URL of s3, gs, abfs, postgresql, file or memory")
+    store: str = Field(
+        default="./studies", description="a local path, or a URL of s3, gs, abfs, postgresql, file or memory"
+    )
     objective: ImportString = Field(description="import string module:name; a function or class in Python")
     metric: str = Field(min_length=1, description="the reported metric to optimise")
     mode: Literal["min", "max"] = Field(description="whether a smaller or a larger metric is better")
