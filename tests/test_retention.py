@@ -113,6 +113,16 @@ def test_a_study_keeps_no_more_files_than_its_log_names(tmp_path: Path, flow: st
     assert sum(event.type == "checkpointed" for event in events(study.url)) > 15
 
 
+def test_the_checkpoints_of_an_attempt_that_another_one_began_before_are_not_left_behind(tmp_path: Path):
+    spec = write_study(tmp_path, checkpoints={"keep_last": None, "keep_best": None})
+    objective = tmp_path / "objective.py"
+    objective.write_text(objective.read_text().replace("tt.get_checkpoint()", "None"))
+    study = tt.tune(spec)
+    assert any(trial.attempts > 1 for trial in study.trials)
+    assert folders(study) == study.state.checkpoint_keys()
+    assert not [event for event in events(study.url) if event.type == "discarded"]
+
+
 def test_nothing_is_deleted_before_the_log_has_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     early, gone = [], []
     delete = LocalObjects.delete

@@ -101,6 +101,7 @@ class Driver:
         self._due = 0.0
         self._zero = time.time() - time.monotonic()
         self._garbage: list[str] = []
+        self._replaced: list[str] = []
         self._untidy = True
         self._changed = True
         self._ended = False
@@ -242,6 +243,7 @@ class Driver:
             self._garbage.append(saved.checkpoint.key)  # of a trial that was pruned, or replaced, in the meantime
             return
         self._untidy = True
+        self._replaced += [known.key for step, known in trial.checkpoints if step >= saved.step]
         self._append(
             Checkpointed(
                 trial=saved.trial,
@@ -339,6 +341,10 @@ class Driver:
             self.state.apply(decision)
         if isinstance(decision, Discarded):
             self._garbage += decision.keys
+        if self._replaced:  # by an attempt that began before them; another trial may have gone on from one
+            named = self.state.checkpoint_keys()
+            self._garbage += [key for key in self._replaced if key not in named]
+            self._replaced.clear()
         self._pending.clear()
         self._grouped = self._weight = 0
         if self.log.snapshot_due:
