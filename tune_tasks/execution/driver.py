@@ -22,10 +22,10 @@ from tune_tasks.events import (
     Opened,
     Prune,
     Pruned,
-    Reports,
     Started,
 )
 from tune_tasks.execution import Began, Message, Over, Returned, Row, Runner, Saved, TrialTask
+from tune_tasks.execution.group import Group, reports
 from tune_tasks.space import config
 from tune_tasks.store import checkpoints
 from tune_tasks.store.log import StudyLog
@@ -33,10 +33,6 @@ from tune_tasks.study import StudyState, Trial
 
 logger = logging.getLogger(__name__)
 
-_BYTES = 4 << 20
-"""About how large a commit may get before it leaves early, so that a segment stays well below its limit of 8 MiB."""
-_CELL, _CHARACTER = 25, 6
-"""Most bytes of one metric's value, and of one character of a text, in the JSON of an event."""
 _TICK = 0.25
 """Longest time, in seconds, between two looks at budgets and progress."""
 
@@ -93,12 +89,7 @@ class Driver:
         self.state = state
         self.epoch = 0
         self._handed: dict[int, TrialTask] = {}
-        self._pending: list[Event] = []
-        self._rows: list[Row] = []
-        self._names: set[str] = set()
-        self._grouped = 0
-        self._weight = 0
-        self._due = 0.0
+        self._group = Group()
         self._zero = time.time() - time.monotonic()
         self._garbage: list[str] = []
         self._replaced: list[str] = []
@@ -132,7 +123,7 @@ class Driver:
             reason = self._over()
             if reason is not None:
                 return reason
-            self.runner.wait(min(_TICK, self.state.spec.execution.group_time) if self._dirty else _TICK)
+            self.runner.wait(min(_TICK, self.state.spec.execution.group_time) if self._group else _TICK)
             self._look()
             if self._fatal is not None:
                 self._commit()
@@ -215,9 +206,8 @@ class Driver:
         self._look()
 
     def _report(self, row: Row) -> None:
-        self._mark()
-        self._collect(row)
-        self.state.apply(_reports([row]))
+        self._group.report(row)
+        self.state.apply(reports([row]))
         trial = self.state.trials[row.trial]
         if trial.state == "running" and trial.budget == row.step:
             prune = self.decider.watch(self.state, trial)
@@ -225,17 +215,8 @@ class Driver:
                 self._append(Pruned(trial=trial.number, step=row.step, reason=prune.reason, time=row.time))
                 self._commit()
                 self.runner.stop(trial.number, pause=False)
-        if self._grouped >= self.state.spec.execution.group_rows or self._heavy:
+        if self._group.rows >= self.state.spec.execution.group_rows or self._group.heavy:
             self._commit()
-
-    def _collect(self, row: Row) -> None:
-        """Adds a report to those that will be one event, where it has about the same metrics as they have."""
-        if not row.metrics.keys() <= self._names:
-            if 2 * len(row.metrics) < len(self._names | row.metrics.keys()):
-                self._settle()  # in one table they would be mostly holes
-            self._names |= row.metrics.keys()
-        self._rows.append(row)
-        self._grouped += 1
 
     def _save(self, saved: Saved) -> None:
         trial = self.state.trials[saved.trial]
@@ -277,39 +258,15 @@ class Driver:
             )
         )
 
-    @property
-    def _dirty(self) -> bool:
-        return bool(self._pending or self._rows)
-
-    def _mark(self) -> None:
-        """Notes when the group that begins now must be committed."""
-        if not self._dirty:
-            self._due = time.monotonic() + self.state.spec.execution.group_time
-
-    @property
-    def _heavy(self) -> bool:
-        return self._weight + _CELL * (len(self._names) + 4) * len(self._rows) >= _BYTES
-
     def _append(self, event: Event) -> None:
-        self._mark()
-        self._settle()
         self.state.apply(event)
-        self._pending.append(event)
-        self._weight += _CHARACTER * len(getattr(event, "error", None) or "")
-        if self._heavy:
+        self._group.add(event)
+        if self._group.heavy:
             self._commit()
-
-    def _settle(self) -> None:
-        """Turns the reports at hand, which the state knows already, into one event."""
-        if self._rows:
-            self._pending.append(_reports(self._rows))
-            self._weight += _CELL * (len(self._names) + 4) * len(self._rows) + _CHARACTER * sum(map(len, self._names))
-            self._rows = []
-        self._names = set()
 
     def _look(self) -> None:
         """Commits what is due and heeds the budget: at each message, as an inline runner waits for a whole trial."""
-        if self._dirty and time.monotonic() >= self._due:
+        if self._group and self._group.age >= self.state.spec.execution.group_time:
             self._commit()
         if not self._pausing and self._handed and self.decider.spent(self.state):
             self._end_all(wait_for_checkpoint=False)
@@ -328,10 +285,10 @@ class Driver:
 
     def _decide(self, decide: Callable[[], Event | None]) -> bool:
         """Commits the facts at hand and the decision that follows from them; returns whether there was one."""
-        self._settle()
+        self._group.settle()
         while True:
             decision = decide()
-            events = [*self._pending, *([decision] if decision else [])]
+            events = [*self._group.events, *([decision] if decision else [])]
             if not events:
                 return False
             if self.log.commit(events, role="driver", epoch=self.epoch):
@@ -345,8 +302,7 @@ class Driver:
             named = self.state.checkpoint_keys()
             self._garbage += [key for key in self._replaced if key not in named]
             self._replaced.clear()
-        self._pending.clear()
-        self._grouped = self._weight = 0
+        self._group.clear()
         if self.log.snapshot_due:
             self.log.snapshot(self.state)
         return decision is not None
@@ -358,7 +314,7 @@ class Driver:
             raise Fenced(
                 f"{self.log.url}: a newer driver (epoch {self.state.epoch}) took the study over from epoch {self.epoch}"
             )
-        for event in self._pending:
+        for event in self._group.events:
             self.state.apply(event)
 
     def _take_over(self, key: str) -> bool:
@@ -391,15 +347,3 @@ class Driver:
             reason=reason,
             time=self._now(),
         )
-
-
-def _reports(rows: list[Row]) -> Reports:
-    """Puts rows into columns. Not validated: the session that measured them has done so."""
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return Reports.model_construct(
-        trial=[row.trial for row in rows],
-        attempt=[row.attempt for row in rows],
-        step=[row.step for row in rows],
-        time=[row.time for row in rows],
-        metrics={name: [row.metrics.get(name) for row in rows] for name in names},
-    )
