@@ -87,7 +87,7 @@ def unfenced(patch: pytest.MonkeyPatch) -> None:
     def reload(self: Driver) -> None:
         self.state = self.log.load()
         self.log._at = self.log._at.__class__(self.log._at.number, self.log._at.chain, self.log._at.study, 0)
-        for event in self._pending:
+        for event in self._group.events:
             self.state.apply(event)
 
     patch.setattr(Driver, "_reload", reload)
@@ -104,7 +104,7 @@ def acts_first(patch: pytest.MonkeyPatch) -> None:
             decision = make()
             if decision:
                 self.state.apply(decision)
-            self._pending.clear()
+            self._group.clear()
             return decision is not None
 
     patch.setattr(Driver, "_decide", decide)
