@@ -167,7 +167,7 @@ def test_a_store_slower_than_the_reports_makes_them_wait_and_loses_none(
 
     def counted(self: Driver, row: Row) -> None:
         waiting(self, row)
-        most.append(len(self._rows))
+        most.append(len(self._group._table))
 
     changes = {"budget": {"trials": 1}, "scheduler": {"name": "none"}, "execution": {"runner": "inline"}}
     study = tt.open_study(spec_for(as_fast_as_it_can, tmp_path, **changes))
