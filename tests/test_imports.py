@@ -13,15 +13,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_tasks"
 
-PURE = {"errors", "space", "spec", "events", "curves", "study"}
+PURE = {"errors", "command", "space", "spec", "events", "curves", "study"}
 CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "space": {"errors"},
+    "command": {"errors"},
     "events": set(),
     "curves": set(),
-    "spec": {"errors", "space"},
+    "spec": {"errors", "command", "space"},
     "study": PURE,
     "samplers": PURE | {"samplers"},
     "schedulers": PURE | {"schedulers"},
@@ -35,6 +36,7 @@ ALLOWED = {
     "registry": PURE | {"store", "registry"},
     "tracking": PURE | {"registry"},
     "studies": CHOOSING | {"store", "plugins", "decide", "retention"},
+    "attend": PURE | {"execution", "studies"},
     "operate": PURE | {"store", "views", "operate"},
     "promote": PURE | {"registry", "tracking", "studies"},
 }

@@ -101,7 +101,7 @@ CHOICES = {"type": "categorical", "choices": ["relu", "tanh", "relu"]}
         ({"budget": 3}, "budget: 3 is not allowed"),
         ({"resources": {"gpu": -1}}, "resources.gpu: -1 is not allowed"),
         ({"retry": {"failure": 1}}, "retry.failure: 'failure' is not allowed; unknown key; allowed are failures,"),
-        ({"execution": {"runner": "rayy"}}, "execution.runner: 'rayy' is not allowed; allowed are 'ray' or 'inline'"),
+        ({"execution": {"runner": "rayy"}}, "execution.runner: 'rayy' is not allowed; allowed are 'ray', 'job' or 'inline'"),
         ({"promotion": {"loader": "abc"}}, "promotion.loader: 'abc' is not an import string"),
     ],
 )
@@ -130,7 +130,8 @@ def test_what_is_missing_is_named():
     with pytest.raises(ConfigError) as error:
         StudySpec(name="a")
     assert str(error.value).splitlines() == [
-        f"{path}: missing; it must be given" for path in ("objective", "metric", "mode", "space")
+        "objective: missing; it must be given, or a command in its place",
+        *(f"{path}: missing; it must be given" for path in ("metric", "mode", "space")),
     ]
 
 

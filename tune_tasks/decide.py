@@ -106,6 +106,14 @@ def watch(state: StudyState, policy: Policy, trial: Trial) -> Prune | None:
     return policy.scheduler.watch(state, trial)
 
 
+def overdue(state: StudyState, trial: Trial, *, time: float) -> Prune | None:
+    """Prunes a running trial that has had all the time that a trial gets."""
+    limit = state.spec.budget.trial_time
+    if limit is None or trial.began is None or trial.seconds + time - trial.began < limit:
+        return None
+    return Prune(trial=trial.number, reason=f"has run for {limit:g} s, all that budget.trial_time allows")
+
+
 def retries(state: StudyState, trial: Trial, outcome: str) -> bool:
     """Tells whether a trial that failed or was lost is tried again."""
     retry = state.spec.retry

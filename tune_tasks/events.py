@@ -96,6 +96,16 @@ class Planned(Value):
     time: float
 
 
+class Requested(Value):
+    """A launch step asks the study's Ray job of this attempt to run a batch; recorded before the job is looked for."""
+
+    type: Literal["requested"] = "requested"
+    key: str
+    batch: str
+    job: int
+    time: float
+
+
 class Opened(Value):
     """A driver took the study over; every driver of a lower epoch is fenced from here on."""
 
@@ -113,6 +123,7 @@ class Started(Value):
     attempt: int
     step: int
     worker: str
+    node: str = Field(default="", description="Ray's id of the node; empty where there is none.")
     time: float
 
 
@@ -154,12 +165,13 @@ class Ended(Value):
     `reached`: it ran its assigned budget. `returned`: the objective returned before that, so the trial is complete.
     `carried`: it was paused at the end of a step and goes on in the next. `failed`: its objective raised or reported
     nonsense. `lost`: its worker, its node or the store went away. `stopped`: it obeyed a decision to prune it.
+    `moved`: its node is about to go away, so it saved a checkpoint and goes on elsewhere.
     """
 
     type: Literal["ended"] = "ended"
     trial: int
     attempt: int
-    outcome: Literal["reached", "returned", "carried", "failed", "lost", "stopped"]
+    outcome: Literal["reached", "returned", "carried", "failed", "lost", "stopped", "moved"]
     retry: bool = Field(default=False, description="A failed or lost trial is tried again.")
     error: str | None = None
     time: float
@@ -185,6 +197,7 @@ class Launched(Value):
     best: int | None
     value: float | None
     reason: str
+    avoided: tuple[str, ...] = Field(default=(), description="Nodes that lost one trial after another.")
     time: float
 
 
@@ -230,6 +243,7 @@ Event: TypeAlias = (
     Created
     | Amended
     | Planned
+    | Requested
     | Opened
     | Started
     | Reports

@@ -18,14 +18,14 @@ def tune(
     run: str = MAIN,
     on_change: Callable[[StudyState], None] = lambda _: None,
 ) -> Study:
-    """Samples, launches and evaluates until the study is done, on one runner that stays warm, and returns the study.
+    """Samples, launches and evaluates until the study is done, on workers that stay warm, and returns the study.
 
     Called again after a kill or an interruption, it goes on where the log ends.
     """
     study = open_study(source)
     if study.state.done:
         return study
-    runner = make_runner(study)
+    runner = None if study.spec.execution.runner == "job" else make_runner(study)
     try:
         while True:
             batch = sample(study, run=run)
@@ -33,4 +33,5 @@ def tune(
             if evaluate_and_prune(study, batch).done:
                 return study
     finally:
-        runner.close()
+        if runner is not None:
+            runner.close()

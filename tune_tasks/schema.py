@@ -5,6 +5,7 @@ Generated from the models, so that it cannot disagree with what is accepted. Thi
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from tune_tasks.schedulers import GROUP as SCHEDULERS
 from tune_tasks.space import Categorical, Constant, Float, Grid, Int
 from tune_tasks.spec import StudySpec
 
-SECTIONS = ("resources", "budget", "retry", "checkpoints", "execution", "promotion")
+SECTIONS = ("command", "resources", "budget", "retry", "checkpoints", "execution", "promotion")
 _KINDS = {"sampler": SAMPLERS, "scheduler": SCHEDULERS}
 
 
@@ -28,6 +29,9 @@ def schema() -> dict[str, Any]:
             "anyOf": [{"type": "string", "enum": [option["title"] for option in options]}, *options],
             "default": whole["properties"][kind].get("default"),
         }
+    whole["required"].remove("objective")
+    whole["oneOf"] = [{"required": ["objective"]}, {"required": ["command"]}]
+    whole["properties"]["command"]["anyOf"] += [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
     whole["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return whole
 
@@ -57,6 +61,7 @@ def _with_name(name: str, model: type[BaseModel]) -> dict[str, Any]:
 
 def _section(name: str) -> type[BaseModel]:
     annotation = StudySpec.model_fields[name].annotation
+    annotation = next(iter(typing.get_args(annotation)), annotation)  # what may be left out is a union with None
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         raise TypeError(f"{name} is not a section of the spec")
     return annotation

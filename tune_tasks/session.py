@@ -55,6 +55,9 @@ class Context:
     worker: str
     _max_budget: int | None = field(repr=False)
     _folder: Callable[[], Path] = field(repr=False)
+    budget: int | None = None
+    """The steps, of all attempts together, at which this one ends; None where its objective decides."""
+    _preempted: Callable[[], bool] = field(repr=False, default=lambda: False)
 
     @property
     def max_budget(self) -> int:
@@ -62,6 +65,11 @@ class Context:
         if self._max_budget is None:
             raise ConfigError("max_budget: this study sets none; give the scheduler a max_budget")
         return self._max_budget
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the machine is about to go away: a report with a checkpoint, made soon, saves the work so far."""
+        return self._preempted()
 
     @property
     def folder(self) -> Path:
@@ -98,7 +106,8 @@ class Session:
         self._reported = False
         self._restored: Path | None = None
         self._asked: Literal["stop", "pause"] | None = None
-        self.ended: Literal["reached", "stopped", "carried", "failed"] | None = None
+        self.preempted = False
+        self.ended: Literal["reached", "stopped", "carried", "moved", "failed"] | None = None
         self.error: BaseException | None = None
 
     @property
@@ -110,6 +119,10 @@ class Session:
         """Makes the next report the last one; with `pause`, the next one with a checkpoint. Takes no lock."""
         if self._asked != "stop":  # a prune is for good: a pause that comes later does not weaken it
             self._asked = "pause" if pause else "stop"
+
+    def move(self) -> None:
+        """Makes the next report with a checkpoint the last one here: the machine goes away. Takes no lock."""
+        self.preempted = True
 
     def report(self, metrics: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None = None) -> None:
         """Takes one report as the next step. Raises `MetricError`, `CheckpointError` and `TrialStopped`."""
@@ -166,6 +179,8 @@ class Session:
             self.ended = "stopped"
         elif self._asked == "pause" and path is not None:
             self.ended = "carried"
+        elif self.preempted and path is not None:
+            self.ended = "moved"
 
     def _refuse(self, error: Exception) -> NoReturn:
         self.ended, self.error = "failed", error

@@ -26,12 +26,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from tune_tasks.command import Command
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.space import Space
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def _seconds(value: Any) -> Any:
@@ -43,6 +45,16 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", value))
 
 
+def _bytes(value: Any) -> Any:
+    """Reads `1000`, `"512MiB"`, `"4GiB"` or `"2GB"` as bytes."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", value.strip().lower())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write bytes, or for example 512MiB, 4GiB, 2GB")
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
 def _import_string(value: Any) -> Any:
     if isinstance(value, str) and not _IMPORT.fullmatch(value):
         raise ValueError(f"{value!r} is not an import string; write module:name, for example objective:train")
@@ -50,6 +62,7 @@ def _import_string(value: Any) -> Any:
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 ImportString = Annotated[str, BeforeValidator(_import_string)]
 
 
@@ -75,13 +88,35 @@ class Plugin(_Section):
         return dict(self.model_extra or {})
 
 
-class Resources(_Section):
-    """What each trial occupies while it runs; fractions share a device."""
+class Bundle(_Section):
+    """Resources on one node; fractions share a device."""
 
     cpu: float = Field(default=1, ge=0, description="CPU cores")
     gpu: float = Field(default=0, ge=0, description="GPUs; a fraction shares one GPU between trials")
-    memory: int | None = Field(default=None, gt=0, description="bytes of memory that Ray reserves")
+    memory: Size | None = Field(default=None, description="memory that Ray reserves, in bytes or as 4GiB")
     custom: dict[str, float] = Field(default_factory=dict, description="Ray's custom resources, by name")
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_or_shared(cls, gpu: float) -> float:
+        if gpu > 1 and gpu != int(gpu):
+            raise ValueError(f"gpu is {gpu:g}, must be at most 1 or a whole number: only one GPU can be shared")
+        return gpu
+
+
+class Resources(Bundle):
+    """What each trial occupies while it runs: its own process, and the bundles of its gang."""
+
+    accelerator: str | None = Field(default=None, description="accelerator type as Ray names it, for example L4, A100")
+    bundles: tuple[Bundle, ...] = Field(
+        default=(), description="what a trial may start beside its own process, such as workers of distributed training"
+    )
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        default="PACK", description="how Ray places the process and its bundles: on few nodes, or on many"
+    )
+    function: ImportString | None = Field(
+        default=None, description="gets a configuration, returns keys of this section that replace the others"
+    )
 
 
 class Budget(_Section):
@@ -89,7 +124,9 @@ class Budget(_Section):
 
     trials: int = Field(default=64, ge=1, description="configurations to try in all")
     concurrency: int | None = Field(default=None, ge=1, description="trials at once; by default what the cluster fits")
+    share: float = Field(default=1.0, gt=0, le=1, description="most of the cluster that this study takes")
     wall_time: Duration | None = Field(default=None, description="driver time in all, as seconds or 90s, 10m, 1h30m")
+    trial_time: Duration | None = Field(default=None, description="longest time that one trial runs, all attempts")
 
 
 class Retry(_Section):
@@ -97,6 +134,7 @@ class Retry(_Section):
 
     failures: int = Field(default=0, ge=0, description="retries after an exception of the objective")
     infrastructure: int = Field(default=20, ge=0, description="retries after a lost worker or node")
+    node: int = Field(default=3, ge=1, description="trials that a node loses in a row before it is avoided")
 
 
 class Checkpoints(_Section):
@@ -109,7 +147,11 @@ class Checkpoints(_Section):
 class Execution(_Section):
     """How trials are run; it decides nothing about the search."""
 
-    runner: Literal["ray", "inline"] = Field(default="ray", description="inline runs in this process, for a debugger")
+    runner: Literal["ray", "job", "inline"] = Field(
+        default="ray",
+        description="ray: the step drives the workers; job: a Ray job does, so that the step may die; "
+        "inline: runs in this process, for a debugger",
+    )
     flow: Literal["rounds", "streaming"] = Field(
         default="rounds",
         description="rounds: a launch step runs one batch; streaming: it goes on until the budget is spent",
@@ -117,12 +159,65 @@ class Execution(_Section):
     batch: int | None = Field(
         default=None, ge=1, description="trials in a batch; by default four times the concurrency"
     )
-    address: str | None = Field(default=None, description="a running Ray cluster; by default one on this machine")
+    min_results: int | None = Field(
+        default=None, ge=1, description="a round may end once so many of its trials have; the others are carried over"
+    )
+    step_time: Duration | None = Field(default=None, description="longest time of a launch step; the rest is carried")
+    address: str | None = Field(
+        default=None,
+        description="a running Ray cluster, by default one on this machine; for a job its dashboard, http://head:8265",
+    )
     isolation: Literal["worker", "process"] = Field(
         default="worker", description="process: a fresh process for each trial instead of a warm worker"
     )
+    stop_grace: Duration = Field(
+        default=30.0, description="time to the next report of a trial that shall stop; then its worker is replaced"
+    )
+    report_time: Duration | None = Field(
+        default=None, description="longest time from one report to the next; a trial that is silent for longer fails"
+    )
+    heartbeat: Duration = Field(
+        default=15.0, ge=5, description="a worker that gives no sign of life for so long is lost: its node froze"
+    )
+    max_leak: Size | None = Field(
+        default=1 << 30, description="memory that a worker may gain after its first trial; then a new one replaces it"
+    )
+    notice: str = Field(
+        default="auto",
+        description="who is asked whether the node goes away: auto, aws, google, none, or an import string",
+    )
+    linger: Duration = Field(default=60.0, description="time that a job waits for the next round before it ends")
     group_time: Duration = Field(default=0.1, description="longest time that a report waits for its commit")
     group_rows: int = Field(default=500, ge=1, description="most reports in one commit")
+
+
+    @model_validator(mode="after")
+    def _address_of_runner(self) -> Execution:
+        http = self.address is not None and self.address.startswith(("http://", "https://"))
+        if http and self.runner == "ray":
+            raise ValueError(f"address {self.address!r} is that of a dashboard, which takes jobs; add runner: job")
+        return self
+
+
+class Environment(_Section):
+    """What the cluster needs to run the study, through Ray's runtime environments."""
+
+    working_dir: str | None = Field(
+        default=None, description="folder that is sent to the cluster, from the folder of the spec file on; or a URL"
+    )
+    pip: tuple[str, ...] | str | None = Field(default=None, description="packages, or the path of a requirements file")
+    uv: tuple[str, ...] | str | None = Field(default=None, description="the same, installed by uv")
+    variables: dict[str, str] = Field(default_factory=dict, description="environment variables; they are in the log")
+    secrets: tuple[str, ...] = Field(
+        default=(), description="names of variables that are taken from the environment of who launches"
+    )
+    image: str | None = Field(default=None, description="container image of the workers")
+
+    @model_validator(mode="after")
+    def _one_installer(self) -> Environment:
+        if self.pip is not None and self.uv is not None:
+            raise ValueError("pip and uv are both given; Ray takes one of them")
+        return self
 
 
 class Promotion(_Section):
@@ -148,7 +243,12 @@ class StudySpec(_Section):
     store: str = Field(
         default="./studies", description="a local path, or a URL of s3, gs, abfs, postgresql, file or memory"
     )
-    objective: ImportString = Field(description="import string module:name; a function or class in Python")
+    objective: ImportString | None = Field(
+        description="import string module:name; a function or class in Python; or else a command"
+    )
+    command: Command | None = Field(
+        default=None, description="runs in place of an objective: python train.py --lr {learning_rate}"
+    )
     metric: str = Field(min_length=1, description="the reported metric to optimise")
     mode: Literal["min", "max"] = Field(description="whether a smaller or a larger metric is better")
     space: Space = Field(description="parameters by name; a mapping without type is a group, a plain value a constant")
@@ -159,6 +259,7 @@ class StudySpec(_Section):
     retry: Retry = Field(default=Retry(), description="how often a trial is tried again")
     checkpoints: Checkpoints = Field(default=Checkpoints(), description="which checkpoints are kept")
     execution: Execution = Field(default=Execution(), description="how trials are run")
+    environment: Environment = Field(default=Environment(), description="what the cluster needs to run the study")
     promotion: Promotion = Field(default=Promotion(), description="what becomes of the best trial")
     unsafe_single_writer: bool = Field(
         default=False, description="accept a store that cannot create an object only if it is absent"
@@ -171,11 +272,14 @@ class StudySpec(_Section):
         target = data.get("objective")
         if callable(target):
             data["objective"] = _name_of(target)
+        elif data.get("command") is not None:
+            data.setdefault("objective", None)
         try:
             super().__init__(**data)
         except ValidationError as error:
             raise explain(error, type(self)) from None
         self._target = target if callable(target) else None
+        self._check_command()
 
     @field_validator("name")
     @classmethod
@@ -194,7 +298,18 @@ class StudySpec(_Section):
 
     def resolve_objective(self, folder: str | Path | None = None) -> Callable[..., Any]:
         """Imports and returns the objective; `folder` is searched first. Raises `ConfigError` where that fails."""
+        if self.objective is None:
+            raise ConfigError("objective: the study runs a command in its place; there is nothing to import")
         return self._target or resolve(self.objective, "objective", folder or self._folder)
+
+    def _check_command(self) -> None:
+        if self.command is None:
+            if self.objective is None:
+                raise ConfigError("objective: missing; it must be given, or a command in its place")
+        elif self.objective is not None:
+            raise invalid("command", " ".join(self.command.run), "an objective is given too; give one of the two")
+        else:
+            self.command.check(self.space.root, self.metric)
 
     def record(self) -> dict[str, Any]:
         """The spec as JSON values for the log: everything but the store, which is where the log is."""
@@ -288,7 +403,7 @@ def _explain_one(details: ErrorDetails, model: type[BaseModel], root: str) -> st
             allowed = _fields_at(model, details["loc"][:-1])
             return str(invalid(path, where[-1], f"unknown key; allowed are {', '.join(allowed)}", allowed))
         case "missing":
-            return f"{path}: missing; it must be given"
+            return f"{path}: missing; it must be given{', or a command in its place' if path == 'objective' else ''}"
         case "union_tag_invalid" | "union_tag_not_found":
             value = details["input"].get("type") if isinstance(details["input"], Mapping) else details["input"]
             return str(invalid(f"{path}.type", value, f"allowed are {', '.join(kinds)}", kinds))
@@ -369,7 +484,8 @@ def _override(data: dict[str, Any], dotted: str, value: Any) -> None:
         nested = inner.get(group, {})
         if not isinstance(nested, str | Mapping):
             raise invalid(dotted, value, f"{group} is {nested!r} and has nothing below it to replace")
-        inner[group] = {"name": nested} if isinstance(nested, str) else dict(nested)
+        alone = "run" if group == "command" else "name"
+        inner[group] = {alone: nested} if isinstance(nested, str) else dict(nested)
         inner = inner[group]
     inner[leaf] = value
 

@@ -6,17 +6,18 @@ result, and a retry returns it. Nothing here may depend on who calls, or keep an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tune_tasks import decide, retention
+from tune_tasks.attend import attend
 from tune_tasks.decide import Place, Policy
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.events import Discarded, Event, Prune, Value
 from tune_tasks.execution import Runner
-from tune_tasks.execution.driver import Driver
+from tune_tasks.execution.batch import BatchDriver
+from tune_tasks.execution.driver import Decider
 from tune_tasks.promote import promote
 from tune_tasks.registry import ModelArtifact
 from tune_tasks.spec import check_name
@@ -28,13 +29,17 @@ MAIN = "main"
 
 
 class BatchOutcome(Value):
-    """What a launch step gave: how the trials of the batch stand, and the study's best trial by then."""
+    """What a launch step gave: how the trials of the batch stand, and the study's best trial by then.
+
+    `avoided` names the nodes, by Ray's ids, that lost one trial after another and got no more.
+    """
 
     batch: str
     states: dict[str, int]
     best: int | None
     value: float | None
     reason: str
+    avoided: tuple[str, ...] = ()
 
 
 class Verdict(Value):
@@ -63,7 +68,7 @@ def sample(study: Study, *, run: str = MAIN, round: int | None = None, count: in
 
     def plan(state: StudyState) -> Event:
         wanted = count or decide.batch_size(state)
-        return decide.plan(state, policy, place, count=wanted, carry=True, time=time.time())
+        return decide.plan(state, policy, place, count=wanted, carry=True, time=study.now())
 
     return _batch(record(study, place.key, plan))
 
@@ -87,12 +92,14 @@ def launch_trials(
     state = study.refresh()
     if _is_empty(state, name):
         return BatchOutcome(batch=name, states={}, reason="the study is done", **_best(state))
-    if key not in state.steps:
+    if key not in state.steps and runner is None and study.spec.execution.runner == "job":
+        attend(study, name, on_change=on_change)
+    elif key not in state.steps:
         own = runner or make_runner(study)
         try:
-            decider = _Decider(study.policy(), _place_of(state, name), streams=study.spec.execution.flow == "streaming")
-            driver = Driver(study.log, state, own, decider, batch=name, owner=owner(), on_change=on_change)
-            study.keep(driver.run(key))
+            decider = make_decider(study, name)
+            driver = BatchDriver(study.log, state, own, decider, owner=owner(), on_change=on_change, clock=study.clock)
+            study.keep(driver.run(name))
         except BaseException:
             study.distrust()
             raise
@@ -111,7 +118,7 @@ def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
     policy, place = study.policy(), _place_of(state, name)
     key = f"{name}/evaluate"
     place = Place(key, place.run, place.round, name)
-    verdict = Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=time.time())))
+    verdict = Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=study.now())))
     tidy(study)
     return verdict
 
@@ -125,10 +132,11 @@ def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
     return promote(study, run=run)
 
 
-def make_runner(study: Study) -> Runner:
+def make_runner(study: Study, *, address: str | None = None) -> Runner:
     """Builds the runner that the spec asks for; it holds nothing until it is opened.
 
-    Raises `ConfigError` where its workers could not reach the store.
+    `address`: of the Ray cluster, in place of the one in the spec. Raises `ConfigError` where its workers could not
+    reach the store.
     """
     spec, budget = study.spec, study.policy().scheduler.max_budget
     if spec.execution.runner == "inline":
@@ -142,7 +150,12 @@ def make_runner(study: Study) -> Runner:
         )
     from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
 
-    return RayRunner(study.url, spec, study.objective(), study.folder, max_budget=budget)
+    return RayRunner(study.url, spec, study.objective(), study.folder, max_budget=budget, address=address)
+
+
+def make_decider(study: Study, batch: str | None = None) -> Decider:
+    """Answers what a driver asks; a streaming study's decisions belong to `batch`, or to the one last asked for."""
+    return _Decider(study.policy(), batch, streams=study.spec.execution.flow == "streaming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +163,14 @@ class _Decider:
     """What the driver asks, answered by `decide`."""
 
     policy: Policy
-    place: Place
+    batch: str | None
     streams: bool
 
     def watch(self, state: StudyState, trial: Trial) -> Prune | None:
         return decide.watch(state, self.policy, trial)
+
+    def overdue(self, state: StudyState, trial: Trial, time: float) -> Prune | None:
+        return decide.overdue(state, trial, time=time)
 
     def retries(self, state: StudyState, trial: Trial, outcome: str) -> bool:
         return decide.retries(state, trial, outcome)
@@ -165,26 +181,26 @@ class _Decider:
     def could_go_on(self, state: StudyState) -> bool:
         return decide.could_go_on(state, self.policy)
 
-    def discard(self, state: StudyState) -> Discarded | None:
-        return retention.discard(state, time=time.time())
+    def discard(self, state: StudyState, time: float) -> Discarded | None:
+        return retention.discard(state, time=time)
 
-    def more(self, state: StudyState, waiting: int, wanted: int) -> Event | None:
-        now = time.time()
-        verdict = decide.judge(state, self.policy, self._next(state, "evaluate"), time=now)
+    def more(self, state: StudyState, waiting: int, wanted: int, time: float) -> Event | None:
+        if self.batch is None and not state.requested:
+            return None
+        verdict = decide.judge(state, self.policy, self._next(state, "evaluate"), time=time)
         if verdict.done:
             return None
         if verdict.advances or verdict.prunes:
             return verdict
         planned = decide.plan(
-            state, self.policy, self._next(state, "sample"), count=max(wanted - waiting, 0), carry=False, time=now
+            state, self.policy, self._next(state, "sample"), count=max(wanted - waiting, 0), carry=False, time=time
         )
         return planned if planned.assignments or planned.exhausted else None
 
     def _next(self, state: StudyState, step: str) -> Place:
         """A key for a decision inside the launch step: unique, and the same when decided again from the same log."""
-        return Place(
-            f"{self.place.batch}/{step}/{len(state.steps)}", self.place.run, self.place.round, self.place.batch
-        )
+        place = _place_of(state, self.batch or state.requested[-1])
+        return Place(f"{place.batch}/{step}/{len(state.steps)}", place.run, place.round, place.batch)
 
 
 def _place(state: StudyState, run: str, number: int | None) -> Place:

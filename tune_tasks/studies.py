@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
@@ -27,7 +27,9 @@ from tune_tasks.study import StudyState, Trial
 if TYPE_CHECKING:
     import pandas as pd
 
-_AMENDABLE = frozenset({"budget", "resources", "retry", "checkpoints", "execution", "promotion"})
+E = TypeVar("E", bound=Event)
+
+_AMENDABLE = frozenset({"budget", "resources", "retry", "checkpoints", "execution", "environment", "promotion"})
 
 
 class Study:
@@ -38,6 +40,7 @@ class Study:
         self.objects, self.private = objects, private
         self.log = StudyLog(objects)
         self._spec = spec
+        self.clock: Callable[[], float] | None = None
         self.keep(self.log.load())
 
     def refresh(self) -> StudyState:
@@ -56,6 +59,10 @@ class Study:
         """Takes over a state that is as of the log's position; for the steps."""
         self.state, self._head = state, self.log.head
         return state
+
+    def now(self) -> float:
+        """Seconds since the epoch, by `clock` where someone has set one, such as a simulation."""
+        return (self.clock or time.time)()
 
     @property
     def url(self) -> str:
@@ -78,7 +85,10 @@ class Study:
         return self.state.best
 
     def objective(self) -> Any:
-        """What a worker needs to find the objective: the Python object where there is one, else its import string."""
+        """What a worker needs to find the objective: the Python object where there is one, else its import string.
+
+        None for a command, which is in the spec.
+        """
         return self._spec.target if self._spec is not None and self._spec.target else self.spec.objective
 
     @property
@@ -118,8 +128,8 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     """Opens the study of a spec, and creates it where it does not exist; or opens the one at a URL.
 
     `source` is a spec, a mapping, the path of a YAML or JSON file, or the URL of an existing study. A spec must be
-    the one that the study was created with; with `amend`, its budget, resources, retry, checkpoints, execution and
-    promotion may differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
+    the one that the study was created with; with `amend`, its budget, resources, retry, checkpoints, execution,
+    environment and promotion may differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
     """
     if isinstance(source, Study):
         return source
@@ -157,7 +167,8 @@ def _check(spec: StudySpec) -> None:
     """Finds every mistake that can be found before anything is created."""
     plugins.sampler(spec)
     plugins.scheduler(spec)
-    spec.resolve_objective()
+    if spec.command is None:
+        spec.resolve_objective()
     for field in ("loader", "evaluate"):
         target = getattr(spec.promotion, field)
         if target:
@@ -195,29 +206,28 @@ def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
         study.refresh()
 
 
-def record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:
-    """Commits the event that `make` derives from the newest state, unless the key has its result already."""
-    while True:
-        state = study.refresh()
-        if key in state.steps:
-            return state.steps[key]
-        event = make(state)
-        if study.log.commit([event], role="step", epoch=0):
-            state.apply(event)
-            study.keep(state)
-            _keep_short(study)
-            return state.steps[key]
-
-
-def tidy(study: Study) -> None:
-    """Discards the checkpoints that nothing needs any more: first in the log, then in the store."""
-    while (event := retention.discard(study.refresh(), time=time.time())) is not None:
+def append(study: Study, make: Callable[[StudyState], E | None]) -> E | None:
+    """Commits the event that `make` derives from the newest state, and returns it; None where there is none."""
+    while (event := make(study.refresh())) is not None:
         if study.log.commit([event], role="step", epoch=0):
             study.state.apply(event)
             study.keep(study.state)
             _keep_short(study)
-            checkpoints.remove(study.objects, event.keys)
-            return
+            return event
+    return None
+
+
+def record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:
+    """Commits the event that `make` derives from the newest state, unless the key has its result already."""
+    append(study, lambda state: None if key in state.steps else make(state))
+    return study.state.steps[key]
+
+
+def tidy(study: Study) -> None:
+    """Discards the checkpoints that nothing needs any more: first in the log, then in the store."""
+    event = append(study, lambda state: retention.discard(state, time=study.now()))
+    if event is not None:
+        checkpoints.remove(study.objects, event.keys)
 
 
 def _keep_short(study: Study) -> None:

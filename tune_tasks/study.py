@@ -31,6 +31,7 @@ from tune_tasks.events import (
     Prune,
     Pruned,
     Reports,
+    Requested,
     Started,
 )
 from tune_tasks.spec import StudySpec
@@ -41,7 +42,10 @@ OVER: frozenset[str] = frozenset({"completed", "pruned", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One configuration and what came of it. `value` is the best that it reported, `budget` its steps so far."""
+    """One configuration and what came of it.
+
+    `value` is the best that it reported, `budget` its steps so far, `seconds` how long its attempts ran that are over.
+    """
 
     number: int
     params: dict[str, Any]
@@ -57,6 +61,9 @@ class Trial:
     attempts: int = 0
     failures: int = 0
     losses: int = 0
+    seconds: float = 0.0
+    began: float | None = None
+    node: str = ""
     why: str = ""
     error: str | None = None
     checkpoints: tuple[tuple[int, CheckpointRef], ...] = ()
@@ -106,7 +113,10 @@ class StudyState:
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: dict[str, int] = field(default_factory=dict)
     batches: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    suspects: dict[str, list[int]] = field(default_factory=dict)
     epoch: int = 0
+    owner: str = ""
     exhausted: bool = False
     done: bool = False
     reason: str = ""
@@ -119,6 +129,21 @@ class StudyState:
     def elapsed(self) -> float:
         """Seconds that drivers have worked on this study, by the times in the log."""
         return self.spent + (self.now - self.since if self.since is not None else 0.0)
+
+    @property
+    def job(self) -> int:
+        """The newest attempt at the study's Ray job that a launch step asked for; 0 while there is none."""
+        return max(self.requests.values(), default=0)
+
+    @property
+    def requested(self) -> list[str]:
+        """The batches that a job shall run and that no launch step has ended yet, the oldest first."""
+        return [batch for batch in self.requests if f"{batch}/launch" not in self.steps]
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """The nodes that lost so many different trials, one after the other, that no more are begun there."""
+        return tuple(node for node, lost in self.suspects.items() if len(lost) >= self.spec.retry.node)
 
     @property
     def sign(self) -> float:
@@ -175,6 +200,8 @@ class StudyState:
             steps=dict(self.steps),
             rounds=dict(self.rounds),
             batches=dict(self.batches),
+            requests=dict(self.requests),
+            suspects=dict(self.suspects),
             promotions=list(self.promotions),
         )
 
@@ -187,6 +214,9 @@ class StudyState:
                 self.spec, self.done = StudySpec(**event.spec), False
             case Planned():
                 self._plan(event)
+            case Requested():
+                self.requests[event.batch] = event.job
+                self.since, self.now = self.since or event.time, max(self.now, event.time)
             case Opened():
                 self._open(event)
             case Started():
@@ -250,16 +280,15 @@ class StudyState:
         if event.epoch <= self.epoch:
             raise ValueError(f"epoch {event.epoch} is opened after epoch {self.epoch}")
         self._close(self.now)
-        self.epoch, self.since, self.now = event.epoch, event.time, event.time
         for number in list(self.running):
-            trial = self.trials[number]
-            self._put(replace(trial, state="queued", why="its driver went away"))
+            self._put(replace(self._stood(self.trials[number], self.now), state="queued", why="its driver went away"))
+        self.epoch, self.owner, self.since, self.now = event.epoch, event.owner, event.time, event.time
 
     def _start(self, event: Started) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
         if trial.state == "queued" and event.attempt > trial.attempts:
-            self._put(replace(trial, state="running", attempts=event.attempt))
+            self._put(replace(trial, state="running", attempts=event.attempt, began=event.time, node=event.node))
 
     def _report(self, event: Reports) -> None:
         rows_of: dict[int, list[int]] = {}
@@ -310,6 +339,10 @@ class StudyState:
     def _end(self, event: Ended) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
+        if trial.began is not None and event.attempt == trial.attempts:
+            trial = self._stood(trial, event.time)
+            self._put(trial)
+            self._suspect(trial, lost=event.outcome == "lost")
         if event.attempt != trial.attempts or trial.state != "running":
             return
         match event.outcome:
@@ -321,6 +354,8 @@ class StudyState:
                 self._put(replace(trial, state="completed", why=f"its objective returned after step {trial.budget}"))
             case "carried":
                 self._put(replace(trial, state="queued", why="paused at the end of a step"))
+            case "moved":
+                self._put(replace(trial, state="queued", why="its node was about to go away"))
             case "failed":
                 state: TrialStatus = "queued" if event.retry else "failed"
                 self._put(replace(trial, state=state, failures=trial.failures + 1, error=event.error))
@@ -332,6 +367,19 @@ class StudyState:
             case _:
                 assert_never(event.outcome)
 
+    @staticmethod
+    def _stood(trial: Trial, time: float) -> Trial:
+        """The trial after its attempt has ended."""
+        lasted = max(0.0, time - trial.began) if trial.began is not None else 0.0
+        return replace(trial, seconds=trial.seconds + lasted, began=None)
+
+    def _suspect(self, trial: Trial, *, lost: bool) -> None:
+        """Notes that a node lost a trial; a trial that ends there in any other way clears it."""
+        if not lost:
+            self.suspects.pop(trial.node, None)
+        elif trial.node and trial.number not in (known := self.suspects.get(trial.node, [])):
+            self.suspects[trial.node] = [*known, trial.number]
+
     def _prune(self, number: int, reason: str) -> None:
         trial = self.trials[number]
         if trial.state not in OVER:
@@ -339,7 +387,9 @@ class StudyState:
 
     def _launched(self, event: Launched) -> None:
         self._close(event.time)
-        self.steps[event.key] = event.model_dump(include={"batch", "states", "best", "value", "reason"})
+        self.steps[event.key] = event.model_dump(
+            mode="json", include={"batch", "states", "best", "value", "reason", "avoided"}
+        )
 
     def _judge(self, event: Judged) -> None:
         for advance in event.advances:

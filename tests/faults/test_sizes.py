@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class AllAtOnce:
     def open(self, deliver: Callable[[Message], None]) -> None:
         self._deliver = deliver
 
-    def room(self) -> int:
+    def room(self, waiting: int) -> int:
         return self.slots - len(self._tasks)
 
     def submit(self, tasks: Sequence[TrialTask]) -> None:
@@ -124,6 +124,9 @@ class AllAtOnce:
                 self._deliver(message)
 
     def stop(self, trial: int, *, pause: bool) -> None:
+        pass
+
+    def avoid(self, nodes: Collection[str]) -> None:
         pass
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ They do what real ones do: fail, get lost, come back after they were thought los
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -40,7 +40,7 @@ class ScriptedRunner:
     def open(self, deliver: Callable[[Message], None]) -> None:
         self._deliver = deliver
 
-    def room(self) -> int:
+    def room(self, waiting: int) -> int:
         return self.slots + 1 - len(self._tasks) - len(self._workers)
 
     def submit(self, tasks: Sequence[TrialTask]) -> None:
@@ -67,6 +67,9 @@ class ScriptedRunner:
         for task in [task for task in self._tasks if task.trial == trial]:
             self._tasks.remove(task)
             self._messages.append(Returned(task.trial, task.attempt))
+
+    def avoid(self, nodes: Collection[str]) -> None:
+        pass
 
     def close(self) -> None:
         self._tasks.clear()

@@ -27,6 +27,7 @@ from tune_tasks.events import (
     Prune,
     Pruned,
     Reports,
+    Requested,
     Started,
 )
 from tune_tasks.spec import StudySpec
@@ -95,6 +96,7 @@ class Happenings:
             self._discard,
             self._prune,
             self._open,
+            self._request,
             self._launched,
             self._amend,
             self._promoting,
@@ -145,12 +147,19 @@ class Happenings:
     def _open(self) -> Event:
         return Opened(epoch=self.state.epoch + self.random.randint(1, 2), owner="here:1", time=self.time)
 
+    def _request(self) -> Event | None:
+        batch = self.random.choice(["", *self.state.batches])
+        return Requested(
+            key=f"{batch}/launch", batch=batch, job=self.state.job + self.random.randint(0, 1), time=self.time
+        )
+
     def _start(self) -> Event | None:
         number = self._any("queued")
         if number is None:
             return None
         attempt = self.state.trials[number].attempts + 1
-        return Started(trial=number, attempt=attempt, step=0, worker="w1", time=self.time)
+        node = self.random.choice(["", "n1", "n2"])
+        return Started(trial=number, attempt=attempt, step=0, worker="w1", node=node, time=self.time)
 
     def _report(self) -> Event | None:
         rows = []
@@ -201,7 +210,7 @@ class Happenings:
         number = self._any("running")
         if number is None:
             return None
-        outcome = self.random.choice(["reached", "returned", "carried", "failed", "lost"])
+        outcome = self.random.choice(["reached", "returned", "carried", "failed", "lost", "moved"])
         return Ended(
             trial=number,
             attempt=self.state.trials[number].attempts,

@@ -6,7 +6,7 @@ log. What it learns it hands to `deliver` as messages, in the order in which the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tune_tasks.events import CheckpointRef
@@ -23,13 +23,17 @@ class TrialTask(NamedTuple):
 
 
 class Began(NamedTuple):
-    """A worker began an attempt. `time` is in seconds since the epoch, on the worker's clock."""
+    """A worker began an attempt. `time` is in seconds since the epoch, on the worker's clock.
+
+    `node` is Ray's id of the worker's node; empty where there is none.
+    """
 
     trial: int
     attempt: int
     step: int
     worker: str
     time: float
+    node: str = ""
 
 
 class Row(NamedTuple):
@@ -81,7 +85,7 @@ class Runner(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many trials run at once."""
+        """How many trials run at once; it may follow the size of a cluster."""
         ...
 
     def open(self, deliver: Callable[[Message], None]) -> None:
@@ -91,8 +95,11 @@ class Runner(Protocol):
         """
         ...
 
-    def room(self) -> int:
-        """How many more tasks the workers take now, a few ahead of need where trials are short."""
+    def room(self, waiting: int) -> int:
+        """How many more tasks the workers take now, a few ahead of need where trials are short.
+
+        `waiting` tasks are to come: more workers are asked for where these are too few for them.
+        """
         ...
 
     def submit(self, tasks: Sequence[TrialTask]) -> None:
@@ -109,8 +116,13 @@ class Runner(Protocol):
     def stop(self, trial: int, *, pause: bool) -> None:
         """Asks a running trial to end at its next report; with `pause`, at its next report that has a checkpoint.
 
-        A task that has not begun is given back as `Returned`.
+        A task that has not begun is given back as `Returned`. Where no report comes in time, the runner may end the
+        worker instead: that is `Over` with outcome `stopped` too.
         """
+        ...
+
+    def avoid(self, nodes: Collection[str]) -> None:
+        """Begins no more trials on these nodes."""
         ...
 
     def close(self) -> None:

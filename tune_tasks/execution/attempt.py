@@ -7,8 +7,10 @@ travel, and must not decide whether a failed trial is tried again.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import shutil
+import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -18,8 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from tune_tasks import session
-from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.errors import ConfigError, TuneError, Unavailable
 from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask
+from tune_tasks.execution.command import CommandError, CommandObjective
 from tune_tasks.execution.output import Output, Upload
 from tune_tasks.execution.publishing import Publisher
 from tune_tasks.execution.scratch import new_folder
@@ -31,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 _ERROR_CHARACTERS = 16_000
 _LINE_CHARACTERS = 2_000
+
+
+class NotShipped(TuneError):
+    """The objective cannot be loaded where trials run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +57,27 @@ class Workload:
 
     @classmethod
     def of(cls, url: str, spec: StudySpec, objective: Any, folder: str | None, max_budget: int | None) -> Workload:
-        """Takes from a spec what workers need; `objective` is a function, a class, or an import string."""
+        """Takes from a spec what workers need; `objective` is a function, a class, or an import string.
+
+        A command in the spec takes its place.
+        """
+        if spec.command is not None:
+            objective = CommandObjective(spec.command, spec.metric, folder)
         limit = max_budget if max_budget is not None else spec.scheduler.options.get("max_budget")
         return cls(spec.name, url, spec.metric, objective, folder, limit)
 
     def load(self) -> Callable[[dict[str, Any]], Any]:
-        """Imports the objective, and constructs it where it is a class."""
+        """Imports the objective, and constructs it where it is a class. Raises `NotShipped` where it is not here."""
         target = self.objective
-        if isinstance(target, bytes):
-            target = pickle.loads(target)  # noqa: S301  # from the driver; see the runner that made it
-        if isinstance(target, str):
-            target = resolve(target, "objective", self.folder)
+        try:
+            if isinstance(target, bytes):
+                target = pickle.loads(target)  # noqa: S301  # from the driver; see the runner that made it
+            if isinstance(target, str):
+                target = resolve(target, "objective", self.folder)
+        except Exception as error:
+            cause = error.__cause__ or error
+            what = repr(target) if isinstance(target, str) else "it"
+            raise NotShipped(f"{what} cannot be loaded on {_here()}: {type(cause).__name__}: {cause}") from error
         if isinstance(target, type):
             target = target()
             if not callable(target):
@@ -78,7 +95,7 @@ class Attempt:
         self._failure: CheckpointError | None = None
         load = bench.workload
         self.context = Context(
-            load.study, task.trial, task.attempt, task.config, bench.worker, load.max_budget, self._folder
+            load.study, task.trial, task.attempt, task.config, bench.worker, load.max_budget, self._folder, task.budget
         )
         self.session = Session(self, load.metric, task.budget)
 
@@ -228,6 +245,11 @@ class Workbench:
         return outcome
 
 
+def _here() -> str:
+    """Names this worker for a person."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 def _broken(error: BaseException) -> tuple[str, str, str]:
     """How an error ended an attempt. A store that gave no answer is not the trial's fault, as a lost node is not."""
     lost = isinstance(error, CheckpointError) and isinstance(error.__cause__, Unavailable)
@@ -236,6 +258,8 @@ def _broken(error: BaseException) -> tuple[str, str, str]:
 
 def describe(error: BaseException) -> str:
     """The traceback from the objective's frames on, bounded in size; for a bad report the message and where it was."""
+    if isinstance(error, CommandError):
+        return _bounded(str(error))
     trace = _skip_own(error.__traceback__)
     if isinstance(error, MetricError):
         frames = [frame for frame in traceback.extract_tb(trace) if not _is_own(frame.filename)]

@@ -1,15 +1,16 @@
-"""The driver of a study: takes waiting trials from the log to a runner, and what happens to them back to the log.
+"""What drivers of a study share: waiting trials go from the log to a runner, what happens to them back to the log.
 
-It groups facts into commits, commits decisions before it acts on them, and stops for good when a newer driver took
-the study over. It must not decide anything about tuning: that comes in as a `Decider`.
+A driver groups facts into commits, commits decisions before it acts on them, and stops for good when a newer one took
+the study over. When it ends is said by those that derive from it: `batch` and `serving`. This module must not decide
+anything about tuning: that comes in as a `Decider`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Protocol, assert_never
 
 from tune_tasks.errors import ConfigError, Fenced
@@ -29,12 +30,14 @@ from tune_tasks.execution.group import Group, reports
 from tune_tasks.space import config
 from tune_tasks.store import checkpoints
 from tune_tasks.store.log import StudyLog
-from tune_tasks.study import StudyState, Trial
+from tune_tasks.study import OVER, StudyState, Trial
 
 logger = logging.getLogger(__name__)
 
 _TICK = 0.25
 """Longest time, in seconds, between two looks at budgets and progress."""
+_HOPELESS = {"MissingMetric": "metric", "NotShipped": "objective"}
+"""Errors that every trial will have, if the first one has them, and what in the spec is to be mended."""
 
 
 class Decider(Protocol):
@@ -49,15 +52,19 @@ class Decider(Protocol):
         """Decides about a running trial that has just reported."""
         ...
 
+    def overdue(self, state: StudyState, trial: Trial, time: float) -> Prune | None:
+        """Decides about a running trial by how long it has run."""
+        ...
+
     def retries(self, state: StudyState, trial: Trial, outcome: str) -> bool:
         """Tells whether a trial that failed or was lost is tried again."""
         ...
 
-    def more(self, state: StudyState, waiting: int, wanted: int) -> Event | None:
+    def more(self, state: StudyState, waiting: int, wanted: int, time: float) -> Event | None:
         """Gives the next decision of a streaming study, to be committed and asked again; None when there is none."""
         ...
 
-    def discard(self, state: StudyState) -> Discarded | None:
+    def discard(self, state: StudyState, time: float) -> Discarded | None:
         """Picks the checkpoints that nothing needs any more; None where there is none."""
         ...
 
@@ -71,7 +78,10 @@ class Decider(Protocol):
 
 
 class Driver:
-    """Runs one batch, from `state`, which is as of the log's position and which it takes over. Drives once."""
+    """What every driver of a study does, from `state` on, which is as of the log's position. It drives once.
+
+    What derives from it says which trials are its own, and when it ends.
+    """
 
     def __init__(
         self,
@@ -80,17 +90,21 @@ class Driver:
         runner: Runner,
         decider: Decider,
         *,
-        batch: str,
         owner: str,
         on_change: Callable[[StudyState], None] = lambda _: None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.log, self.runner, self.decider, self.batch, self.owner = log, runner, decider, batch, owner
+        """`clock` gives seconds since the epoch and never jumps; by default that of this machine, read once."""
+        self.log, self.runner, self.decider, self.owner = log, runner, decider, owner
         self.on_change = on_change
         self.state = state
         self.epoch = 0
         self._handed: dict[int, TrialTask] = {}
-        self._group = Group()
-        self._zero = time.time() - time.monotonic()
+        self._now = clock or _steady()
+        self._group = Group(self._now)
+        self._heard: dict[int, float] = {}
+        self._silent: dict[int, str] = {}
+        self._limited = 0.0
         self._garbage: list[str] = []
         self._replaced: list[str] = []
         self._untidy = True
@@ -99,46 +113,23 @@ class Driver:
         self._pausing = False
         self._fatal: ConfigError | None = None
 
-    def run(self, key: str) -> StudyState:
-        """Takes the study over, runs the batch, records the end of the launch step `key`, and returns the state.
+    def _mine(self, trial: Trial) -> bool:
+        """Tells whether a trial that waits is this driver's to run."""
+        raise NotImplementedError
 
-        Raises `Fenced` when a newer driver took over, `ConfigError` when the first report shows that the spec cannot
-        work. Interrupted, it leaves without another commit, as it may be in the middle of one: what was not committed
-        is run again from the checkpoint before.
-        """
-        if not self._take_over(key):
-            return self.state
-        self.runner.open(self._deliver)
-        reason = self._drive()
-        self._commit()
-        self._decide(lambda: self._launched(key, reason))
-        self._clear(urgent=True)
-        self.log.settle()
-        return self.state
+    def _supply(self) -> None:
+        """Hands out what waits."""
+        self._refill()
+        self._hand_out()
 
-    def _drive(self) -> str:
-        while True:
-            self._refill()
-            self._hand_out()
-            reason = self._over()
-            if reason is not None:
-                return reason
-            self.runner.wait(min(_TICK, self.state.spec.execution.group_time) if self._group else _TICK)
-            self._look()
-            if self._fatal is not None:
-                self._commit()
-                raise self._fatal
-            self.on_change(self.state)
-
-    def _over(self) -> str | None:
-        """Says why there is nothing left to do here; asks running trials to pause once a worker would idle."""
-        spent = self.decider.spent(self.state)
-        waiting = spent is None and next(self._waiting(), None) is not None
-        if not self._handed and not waiting:
-            return spent or ("a worker was free for the next step" if self._pausing else "every trial has run")
-        if not waiting and self._idles():
-            self._end_all(wait_for_checkpoint=True)
-        return None
+    def _turn(self) -> None:
+        """Takes in what has happened, and heeds the limits."""
+        self.runner.wait(min(_TICK, self.state.spec.execution.group_time) if self._group else _TICK)
+        self._look()
+        if self._fatal is not None:
+            self._commit()
+            raise self._fatal
+        self.on_change(self.state)
 
     def _end_all(self, *, wait_for_checkpoint: bool) -> None:
         """Asks everything that runs to pause; a trial without a checkpoint is waited for only where there is time."""
@@ -153,11 +144,18 @@ class Driver:
         self._ended = False
         return self.decider.could_go_on(self.state)
 
+    def _has_results(self, batch: str) -> bool:
+        """Tells whether so many trials of a batch have run that its step may end."""
+        enough = self.state.spec.execution.min_results
+        if enough is None or self.decider.streams:
+            return False
+        return sum(t.batch == batch and t.state in OVER | {"paused"} for t in self.state.trials) >= enough
+
     def _waiting(self) -> Iterator[int]:
-        """The trials of this batch that wait for a worker: those that have run before, then the new ones."""
+        """The trials of this driver that wait for a worker: those that have run before, then the new ones."""
         if self._pausing:
             return
-        mine = [n for n in self.state.queue if n not in self._handed and self.state.trials[n].batch == self.batch]
+        mine = [n for n in self.state.queue if n not in self._handed and self._mine(self.state.trials[n])]
         yield from (number for number in mine if self.state.trials[number].attempts)
         yield from (number for number in mine if not self.state.trials[number].attempts)
 
@@ -166,18 +164,19 @@ class Driver:
         if not self.decider.streams or self._pausing or not self._changed:
             return
         self._changed = False
-        wanted = self.runner.room() + 2 * self.runner.slots
-        while self._decide(lambda: self.decider.more(self.state, self._queued(), wanted)):
+        wanted = self.runner.room(0) + 2 * self.runner.slots
+        while self._decide(lambda: self.decider.more(self.state, self._queued(), wanted, self._now())):
             pass
 
     def _queued(self) -> int:
         return sum(number not in self._handed for number in self.state.queue)
 
     def _hand_out(self) -> None:
-        room = self.runner.room()
-        if room <= 0 or self._pausing or self.decider.spent(self.state):
+        if self._pausing or self.decider.spent(self.state):
             return
-        tasks = [self._task(self.state.trials[number]) for number in islice(self._waiting(), room)]
+        waiting = list(self._waiting())
+        room = self.runner.room(len(waiting))
+        tasks = [self._task(self.state.trials[number]) for number in waiting[: max(room, 0)]]
         if tasks:
             self._changed = True
             self._handed.update((task.trial, task) for task in tasks)
@@ -190,11 +189,12 @@ class Driver:
     def _deliver(self, message: Message) -> None:
         if not isinstance(message, Returned):  # the clock of a worker may be wrong by hours
             message = message._replace(time=self._now())
+            self._heard[message.trial] = message.time
         match message:
             case Row():
                 self._report(message)
-            case Began(trial, attempt, step, worker, moment):
-                self._append(Started(trial=trial, attempt=attempt, step=step, worker=worker, time=moment))
+            case Began(trial, attempt, step, worker, moment, node):
+                self._append(Started(trial=trial, attempt=attempt, step=step, worker=worker, node=node, time=moment))
             case Saved():
                 self._save(message)
             case Over():
@@ -210,13 +210,18 @@ class Driver:
         self.state.apply(reports([row]))
         trial = self.state.trials[row.trial]
         if trial.state == "running" and trial.budget == row.step:
-            prune = self.decider.watch(self.state, trial)
-            if prune is not None:
-                self._append(Pruned(trial=trial.number, step=row.step, reason=prune.reason, time=row.time))
-                self._commit()
-                self.runner.stop(trial.number, pause=False)
+            self._prune(self.decider.watch(self.state, trial))
         if self._group.rows >= self.state.spec.execution.group_rows or self._group.heavy:
             self._commit()
+
+    def _prune(self, prune: Prune | None) -> None:
+        """Records that a running trial shall stop for good, and then tells it."""
+        if prune is None:
+            return
+        step = self.state.trials[prune.trial].budget
+        self._append(Pruned(trial=prune.trial, step=step, reason=prune.reason, time=self._now()))
+        self._commit()
+        self.runner.stop(prune.trial, pause=False)
 
     def _save(self, saved: Saved) -> None:
         trial = self.state.trials[saved.trial]
@@ -238,13 +243,15 @@ class Driver:
     def _end(self, over: Over) -> None:
         self._handed.pop(over.trial, None)
         self._changed = self._ended = self._untidy = True
+        self._heard.pop(over.trial, None)
         trial = self.state.trials[over.trial]
+        silence = self._silent.pop(over.trial, None)
         outcome = over.outcome
         if outcome == "stopped" and trial.state == "running":
-            outcome = "carried"  # stopped by the end of the budget, not by a decision to prune it
+            outcome = "failed" if silence else "carried"  # by the end of the budget, not by a decision to prune it
         retry = outcome in {"failed", "lost"} and self.decider.retries(self.state, trial, outcome)
-        if over.kind == "MissingMetric" and next(self.state.ranked(), None) is None:
-            self._fatal = ConfigError(f"metric: {over.error}")
+        if over.kind in _HOPELESS and next(self.state.ranked(), None) is None:
+            self._fatal = ConfigError(f"{_HOPELESS[over.kind]}: {over.error}")
         self._append(
             Ended.model_validate(
                 {
@@ -252,11 +259,12 @@ class Driver:
                     "attempt": over.attempt,
                     "outcome": outcome,
                     "retry": retry and self._fatal is None,
-                    "error": over.error,
+                    "error": silence if outcome == "failed" and silence else over.error,
                     "time": over.time,
                 }
             )
         )
+        self.runner.avoid(self.state.avoided)
 
     def _append(self, event: Event) -> None:
         self.state.apply(event)
@@ -270,10 +278,30 @@ class Driver:
             self._commit()
         if not self._pausing and self._handed and self.decider.spent(self.state):
             self._end_all(wait_for_checkpoint=False)
+        if self._now() - self._limited >= _TICK:
+            self._limited = self._now()
+            self._heed_limits()
+
+    def _heed_limits(self) -> None:
+        """Ends what has run, or been silent, for longer than the spec allows."""
+        budget, execution = self.state.spec.budget, self.state.spec.execution
+        if budget.trial_time is None and execution.report_time is None:
+            return
+        for number in list(self._handed):
+            trial = self.state.trials[number]
+            if trial.state != "running":
+                continue
+            self._prune(self.decider.overdue(self.state, trial, self._now()))
+            quiet = self._now() - self._heard.get(number, math.inf)
+            if execution.report_time is not None and quiet >= execution.report_time and number not in self._silent:
+                self._silent[number] = (
+                    f"no report came for {quiet:.0f} s; execution.report_time allows {execution.report_time:g} s"
+                )
+                self.runner.stop(number, pause=False)
 
     def _commit(self) -> None:
         """Commits the facts at hand, and with them which checkpoints nothing needs any more."""
-        self._decide(lambda: self.decider.discard(self.state) if self._untidy else None)
+        self._decide(lambda: self.decider.discard(self.state, self._now()) if self._untidy else None)
         self._untidy = False
         self._clear()
 
@@ -310,15 +338,18 @@ class Driver:
     def _reload(self) -> None:
         """Someone else committed first: takes that in, below the facts that are still on their way."""
         self.state = self.log.load()
+        self._heed_epoch()
+        for event in self._group.events:
+            self.state.apply(event)
+
+    def _heed_epoch(self) -> None:
         if self.state.epoch > self.epoch:
             raise Fenced(
                 f"{self.log.url}: a newer driver (epoch {self.state.epoch}) took the study over from epoch {self.epoch}"
             )
-        for event in self._group.events:
-            self.state.apply(event)
 
-    def _take_over(self, key: str) -> bool:
-        """Fences every earlier driver; false where one of them has ended the step before this one could."""
+    def _take_over(self, key: str | None = None) -> bool:
+        """Fences every earlier driver; false where one of them has ended the step `key` before this one could."""
         while key not in self.state.steps:
             self.epoch = self.state.epoch + 1
             opened = Opened(epoch=self.epoch, owner=self.owner, time=self._now())
@@ -328,22 +359,26 @@ class Driver:
             self.state = self.log.load()
         return False
 
-    def _now(self) -> float:
-        """Seconds since the epoch by this driver's clock, which never jumps: budgets of time are measured by it."""
-        return self._zero + time.monotonic()
-
-    def _launched(self, key: str, reason: str) -> Launched:
+    def _launched(self, batch: str, reason: str) -> Launched:
+        """The end of the launch step of a batch."""
         states: dict[str, int] = {}
         for trial in self.state.trials:
-            if trial.batch == self.batch:
+            if trial.batch == batch:
                 states[trial.state] = states.get(trial.state, 0) + 1
         best = self.state.best
         return Launched(
-            key=key,
-            batch=self.batch,
+            key=f"{batch}/launch",
+            batch=batch,
             states=states,
             best=best.number if best else None,
             value=best.value if best else None,
             reason=reason,
+            avoided=self.state.avoided,
             time=self._now(),
         )
+
+
+def _steady() -> Callable[[], float]:
+    """A clock in seconds since the epoch that never jumps: budgets of time are measured by it."""
+    zero = time.time() - time.monotonic()
+    return lambda: zero + time.monotonic()

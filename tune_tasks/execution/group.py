@@ -6,7 +6,7 @@ anything to a state.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 from tune_tasks.events import Event, Reports
 from tune_tasks.execution import Row
@@ -20,7 +20,8 @@ _CELL, _CHARACTER = 25, 6
 class Group:
     """What has happened since the last commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.events: list[Event] = []
         self.rows = 0
         self._table: list[Row] = []
@@ -34,7 +35,7 @@ class Group:
     @property
     def age(self) -> float:
         """Seconds since the first fact; 0 while there is none."""
-        return time.monotonic() - self._began if self else 0.0
+        return self._clock() - self._began if self else 0.0
 
     @property
     def heavy(self) -> bool:
@@ -72,7 +73,7 @@ class Group:
 
     def _begin(self) -> None:
         if not self:
-            self._began = time.monotonic()
+            self._began = self._clock()
 
     def _table_weight(self) -> int:
         return _CELL * (len(self._names) + 4) * len(self._table)

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -61,7 +61,7 @@ class InlineRunner:
         self._messages.clear()
         self._deliver, self._broken = deliver, None
 
-    def room(self) -> int:
+    def room(self, waiting: int) -> int:  # noqa: ARG002  # there is one worker, however many wait
         """One task, when there is none."""
         return 0 if self._tasks else 1
 
@@ -91,6 +91,9 @@ class InlineRunner:
         for task in [task for task in self._tasks if task.trial == trial]:
             self._tasks.remove(task)
             self._messages.append(Returned(task.trial, task.attempt))
+
+    def avoid(self, nodes: Collection[str]) -> None:
+        """Does nothing: there is one worker, on no node of a cluster."""
 
     def close(self) -> None:
         """Forgets the tasks; nothing runs beside the caller."""

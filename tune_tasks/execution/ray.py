@@ -14,7 +14,7 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,13 +41,22 @@ class RayRunner:
     """Workers of one resource shape, made as tasks come and replaced when they are lost."""
 
     def __init__(
-        self, url: str, spec: StudySpec, objective: Any, folder: str | None = None, *, max_budget: int | None = None
+        self,
+        url: str,
+        spec: StudySpec,
+        objective: Any,
+        folder: str | None = None,
+        *,
+        max_budget: int | None = None,
+        address: str | None = None,
     ) -> None:
+        """`address`: of the Ray cluster, in place of the one in the spec."""
         if url.startswith("memory:"):
             raise ConfigError(f"store: {url!r} lives in one process; use another store, or execution.runner: inline")
         self._workload = Workload.of(url, spec, objective, folder, max_budget)
         self._spec, self._isolated = spec, spec.execution.isolation == "process"
         self._deliver: Callable[[Message], None] = lambda _: None
+        self._address = address or spec.execution.address
         self._attached = False
         self._slots = 0
         self._shared: Any = None
@@ -69,13 +78,13 @@ class RayRunner:
 
         self._deliver = deliver
         if self._shared is None:
-            self._attached = cluster.attach(self._spec.execution.address)
+            self._attached = cluster.attach(self._address)
             self._slots = cluster.slots(self._spec.resources, self._spec.budget.concurrency)
             self._shared = ray.put(self._portable())
         for worker in [worker for worker in self._workers if worker.tasks]:
             self._remove(worker)
 
-    def room(self) -> int:
+    def room(self, waiting: int) -> int:
         """One task for each idle or missing worker, and more where trials are short."""
         depth = 0 if self._isolated else self._pace.depth
         free = (1 + (0 if worker.age > _SHORT else depth) - len(worker.tasks) for worker in self._workers)
@@ -120,6 +129,9 @@ class RayRunner:
         worker = self._at.get(trial)
         if worker is not None:
             worker.actor.stop.remote(trial, worker.tasks[trial].attempt, pause)
+
+    def avoid(self, nodes: Collection[str]) -> None:
+        """Makes no more workers on these nodes."""
 
     def close(self) -> None:
         """Ends the workers, and the Ray that was started here."""

@@ -23,6 +23,7 @@ from tune_tasks.events import (
     Prune,
     Pruned,
     Reports,
+    Requested,
     Started,
 )
 from tune_tasks.operate.sizes import in_words
@@ -41,6 +42,7 @@ _ENDS = {
     "failed": "failed",
     "lost": "lost its worker",
     "stopped": "stopped, as it was told to",
+    "moved": "saved its work, as its node is about to go away, and goes on elsewhere",
 }
 
 
@@ -70,7 +72,7 @@ def about(event: Event, trial: int) -> Event | None:  # noqa: PLR0911  # one ret
             return event if event.model.get("trial") == trial else None
         case Started() | Checkpointed() | Ended() | Pruned() | Promoting():
             return event if event.trial == trial else None
-        case Created() | Amended() | Opened() | Launched():
+        case Created() | Amended() | Requested() | Opened() | Launched():
             return None
         case _:
             assert_never(event)
@@ -84,6 +86,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
             return f"the spec was changed: {', '.join(event.changes)}"
         case Planned():
             return _planned(event)
+        case Requested():
+            return f"job {event.job} of the study is asked to run {event.batch}"
         case Opened():
             return f"driver {event.owner} took the study over"
         case Started():
@@ -103,7 +107,7 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
         case Pruned():
             return f"trial {event.trial} is pruned after step {event.step}: {event.reason}"
         case Launched():
-            return f"{event.batch} ran: {_counts(event.states)}; {_best(event)}{event.reason}"
+            return f"{event.batch} ran: {_counts(event.states)}; {_best(event)}{event.reason}{_avoided(event)}"
         case Judged():
             return _judged(event)
         case Promoting():
@@ -117,11 +121,16 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
             assert_never(event)
 
 
+def _avoided(event: Launched) -> str:
+    return f"; avoided: {', '.join(event.avoided)}" if event.avoided else ""
+
+
 def _created(event: Created) -> str:
     spec = event.spec
+    what = " ".join(dict(spec.get("command") or {}).get("run", ())) or spec.get("objective")
     sampler, scheduler = (dict(spec.get(kind) or {}).get("name", "default") for kind in ("sampler", "scheduler"))
     return (
-        f"study {spec.get('name')}: {spec.get('mode')} {spec.get('metric')} of {spec.get('objective')}, {sampler}, "
+        f"study {spec.get('name')}: {spec.get('mode')} {spec.get('metric')} of {what}, {sampler}, "
         f"{scheduler}, {dict(spec.get('budget') or {}).get('trials')} trials; id {event.study}"
     )
 

@@ -57,7 +57,7 @@ class Story:
         waiting = list(tasks)
 
         def all_handed() -> bool:
-            room = self._runner.room()
+            room = self._runner.room(len(waiting))
             now, waiting[:] = waiting[:room], waiting[room:]
             if now:
                 self._runner.submit(now)

@@ -1,0 +1,147 @@
+"""A launch step whose batch runs in the study's Ray job: asks for it in the log, sees that the job runs, and waits.
+
+The job's name is derived from the study and the number of the attempt, which is in the log: whoever runs the step
+again finds the job that is there and attaches to it. This module must not run a trial, and must not end a job because
+its own process ends.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+
+from tune_tasks.errors import ConfigError, CorruptLog, Fenced, StudyNotFound, TuneError, Unavailable
+from tune_tasks.events import Requested
+from tune_tasks.execution.environment import runtime_env
+from tune_tasks.execution.jobs import ALIVE, Job, Jobs
+from tune_tasks.spec import resolve
+from tune_tasks.studies import Study, append
+from tune_tasks.study import StudyState
+
+_SHORTEST, _LONGEST = 0.1, 2.0
+"""Seconds between two looks into the log."""
+_JOB_SECONDS = 5.0
+"""Between two looks at the job."""
+_PATIENCE = 60.0
+"""Seconds for which the cluster may be out of reach before the step gives up: its orchestrator tries it again."""
+_ERRORS = {error.exit_code: error for error in (TuneError, ConfigError, StudyNotFound, Fenced, CorruptLog)}
+
+
+def job_name(state: StudyState, attempt: int) -> str:
+    """The submission id of a study's job."""
+    return f"tune-tasks-{state.study[:16]}-{attempt}"
+
+
+def attend(study: Study, batch: str, *, on_change: Callable[[StudyState], None] = lambda _: None) -> None:
+    """Returns when the launch step of the batch has its result, which the study's job commits.
+
+    Raises what the job's driver raised, and `Unavailable` where the cluster is out of reach, or loses one job after
+    another.
+    """
+    _check_objective(study)
+    attendant = _Attendant(study, batch, Jobs(study.spec.execution.address))
+    pause, due = _SHORTEST, 0.0
+    while f"{batch}/launch" not in study.state.steps:
+        if time.monotonic() >= due:
+            attendant.ensure()
+            due = time.monotonic() + _JOB_SECONDS
+        on_change(study.state)
+        time.sleep(pause)
+        before = study.log.head
+        study.refresh()
+        pause = _SHORTEST if study.log.head != before else min(2 * pause, _LONGEST)
+
+
+def stop(study: Study) -> bool:
+    """Stops the study's job; false where none runs. What it has not committed is run again by the next launch step."""
+    state = study.refresh()
+    return state.job > 0 and Jobs(study.spec.execution.address).stop(job_name(state, state.job))
+
+
+class _Attendant:
+    """Sees that the study's job runs."""
+
+    def __init__(self, study: Study, batch: str, jobs: Jobs) -> None:
+        self._study, self._batch, self._jobs = study, batch, jobs
+        self._seen: str | None = None
+        self._losses = 0
+        self._answered = time.monotonic()
+
+    def ensure(self) -> None:
+        """Asks for the batch, and submits the job unless it is there; one that is gone is followed by the next."""
+        state = self._study.state
+        if self._batch not in state.requests:
+            self._request(max(state.job, 1))
+        try:
+            self._look(job_name(self._study.state, self._study.state.job))
+            self._answered = time.monotonic()
+        except Unavailable:
+            if self._seen is None or time.monotonic() - self._answered > _PATIENCE:
+                raise
+
+    def _look(self, name: str) -> None:
+        job = self._jobs.look(name)
+        if job.condition in ALIVE:
+            self._seen = name
+        elif job.condition == "absent" and name not in {self._study.state.owner, self._seen}:
+            self._submit(name)
+        elif self._study.refresh().job == self._number(name) and f"{self._batch}/launch" not in self._study.state.steps:
+            self._replace(name, job)
+
+    def _submit(self, name: str) -> None:
+        study = self._study
+        command = shlex.join(["python", "-m", "tune_tasks.job", study.url, "--job", name])
+        self._jobs.submit(name, command, runtime_env(study.spec, study.folder))
+        self._seen = name
+
+    def _replace(self, name: str, job: Job) -> None:
+        """Asks for the next attempt at the job; where this one ended before our eyes by an error, that is raised."""
+        if self._seen == name:
+            self._losses += 1
+            said = self._jobs.last_words(name) or job.message
+            if job.condition == "failed" and job.exit_code in _ERRORS:
+                raise _ERRORS[job.exit_code](_last_error(said, name))
+            if self._losses > self._study.spec.retry.infrastructure:
+                raise Unavailable(f"{self._losses} jobs of the study were lost one after the other; the last:\n{said}")
+        self._request(self._number(name) + 1)
+        self._look(job_name(self._study.state, self._study.state.job))
+
+    def _request(self, job: int) -> None:
+        def make(state: StudyState) -> Requested | None:
+            if state.requests.get(self._batch, 0) >= job:
+                return None  # someone else was first
+            key = f"{self._batch}/launch"
+            return Requested(key=key, batch=self._batch, job=max(job, state.job), time=self._study.now())
+
+        append(self._study, make)
+
+    @staticmethod
+    def _number(name: str) -> int:
+        return int(name.rpartition("-")[2])
+
+
+def _last_error(said: str, name: str) -> str:
+    """The message of the error that ended a job, which is at the end of what it printed."""
+    names = tuple(f"{error.__name__}: " for error in _ERRORS.values())
+    lines = said.splitlines()
+    starts = [index for index, line in enumerate(lines) if line.startswith(names)]
+    if not starts:
+        return f"job {name} failed: {said}"
+    return "\n".join(lines[starts[-1] :]).partition(": ")[2]
+
+
+def _check_objective(study: Study) -> None:
+    """Refuses an objective that only this process knows: the job imports it by its name."""
+    target, name = study.objective(), study.spec.objective
+    if name is None or not callable(target):
+        return
+    try:
+        found = resolve(name, "objective", study.folder)
+    except ConfigError:
+        found = None
+    if found is not target or name.startswith("__main__:"):
+        raise ConfigError(
+            f"objective: {target!r} is known only to this process, and execution.runner: job runs it in another; "
+            "put it into a module and name it by an import string"
+        )
