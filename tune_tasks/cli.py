@@ -65,6 +65,9 @@ def _add_loop(commands: Any) -> None:
     _add_overrides(run)
     resume = commands.add_parser("resume", help="go on with a study that was stopped or killed")
     resume.add_argument("study", metavar="URL")
+    stop = commands.add_parser("stop", help="stop the Ray job of a study; nothing is lost, resume goes on")
+    stop.add_argument("study", metavar="SPEC|URL")
+    stop.set_defaults(command=_stop)
     for command in (run, resume):
         command.add_argument("--run", default=None, help="name of this pipeline run (default: main)")
         command.add_argument("--no-promote", action="store_true", help="stop before the promotion")
@@ -163,8 +166,19 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         study.refresh()
         _say(f"\nStopped; nothing is lost: {_standing(study.state)}. Go on with:\n  tune-tasks resume {study.url}")
+        if study.state.requested:
+            _say(f"Its Ray job runs on; to end that too:\n  tune-tasks stop {study.url}")
         return INTERRUPTED
     conclude(study.refresh(), study.url, model, sys.stdout)
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from tune_tasks.attend import job_name, stop
+
+    study = _open(options)
+    stopped = stop(study)
+    _print({"study": study.url, "job": job_name(study.state, study.state.job), "stopped": stopped})
     return 0
 
 

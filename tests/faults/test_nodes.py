@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers.ray_nodes import Nodes, cluster
 from tests.studies import COMMAND, events, write_study
 from tune_tasks.errors import StudyNotFound
 from tune_tasks.events import Started
@@ -19,40 +19,10 @@ from tune_tasks.studies import open_study
 pytestmark = pytest.mark.ray
 
 
-class Nodes:
-    """A cluster that this test may break."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("nodes.py"))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.address = self._answer()
-
-    def __call__(self, command: str) -> None:
-        """Obeyed when this returns."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{command}\n")
-        self._process.stdin.flush()
-        assert self._answer() == "done"
-
-    def end(self) -> None:
-        """Ends whatever is left of it."""
-        self._process.communicate(timeout=60)
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        while line := self._process.stdout.readline():
-            if ":" in line or line == "done\n":
-                return line.strip()
-        raise AssertionError("the cluster has gone")
-
-
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    started = Nodes()
-    yield started
-    started.end()
+    with cluster() as started:
+        yield started
 
 
 @pytest.fixture

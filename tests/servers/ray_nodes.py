@@ -1,0 +1,131 @@
+"""A Ray cluster of several nodes on this machine, in a process of its own that obeys what it reads.
+
+As a program it takes commands, one a line: `add CPUS` a node, `kill` the oldest added one as a lost machine dies,
+`freeze` and `thaw` that one's processes, `drain SECONDS` it, `head` kills the head too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers.processes import ROOT
+from tune_tasks.execution.guard import family
+
+
+class Nodes:
+    """A cluster that a test may break; it ends with the process that started it."""
+
+    def __init__(self, *, cpus: int = 0, dashboard: int | None = None) -> None:
+        """`cpus` of the head; `dashboard`: the port of the one that takes jobs, if there shall be one."""
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.servers.ray_nodes", str(cpus), str(dashboard or "")],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,  # the entrypoint of a job is `python` of this environment
+        )
+        self.address = self._answer()
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+
+    def __call__(self, command: str) -> str:
+        """Obeyed when this returns; gives the id of the node that it was about."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        done, _, node = self._answer().partition(": ")
+        assert done == "done"
+        return node
+
+    def end(self) -> None:
+        """Ends whatever is left of it."""
+        try:
+            self._process.communicate(timeout=60)
+        finally:
+            self._process.kill()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.startswith(("cluster: ", "done: ")):
+                return line.strip().removeprefix("cluster: ")
+        raise AssertionError("the cluster has gone")
+
+
+@contextmanager
+def cluster(*, cpus: int = 0, dashboard: int | None = None) -> Iterator[Nodes]:
+    """Runs a cluster for as long as the block lasts."""
+    nodes = Nodes(cpus=cpus, dashboard=dashboard)
+    try:
+        yield nodes
+    finally:
+        nodes.end()
+
+
+def main(cpus: int, dashboard: int | None) -> None:
+    """Says the address, then `done` after each command; ends with its input."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": cpus, "include_dashboard": dashboard is not None}
+    started = Cluster(initialize_head=True, head_node_args={**head, "dashboard_port": dashboard} if dashboard else head)
+    added = []
+    say(f"cluster: {started.address}")
+    try:
+        for line in sys.stdin:
+            command, *values = line.split()
+            match command:
+                case "add":
+                    added.append(started.add_node(num_cpus=int(values[0]) if values else 2))
+                    node = added[-1]
+                case "kill":
+                    node = added.pop(0)
+                    started.remove_node(node, allow_graceful=False)
+                case "freeze" | "thaw":
+                    node = added[0]
+                    signal_all(node, "STOP" if command == "freeze" else "CONT")
+                case "drain":
+                    node = added[0]
+                    drain(started.address, node.node_id, int(values[0]))
+                case "head":
+                    node = started.head_node
+                    node.kill_all_processes(check_alive=False, allow_graceful=False)
+                case _:
+                    raise ValueError(line)
+            say(f"done: {node.node_id}")
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
+def signal_all(node: object, name: str) -> None:
+    """Sends a signal to a node's raylet and to everything that it started."""
+    (raylet,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
+    for process in family({raylet.process.pid}):
+        os.kill(process, getattr(signal, f"SIG{name}"))
+
+
+def drain(address: str, node: str, seconds: int) -> None:
+    """Tells the cluster that a node goes away, as a provider of preemptible machines does."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    which = ["--address", address, "--node-id", node, "--deadline-remaining-seconds", str(seconds)]
+    why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    subprocess.run([ray, "drain-node", *which, *why], check=True, capture_output=True)
+
+
+def say(text: str) -> None:
+    """Answers with a line."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2] else None)
