@@ -111,8 +111,7 @@ class _Attendant:
         def make(state: StudyState) -> Requested | None:
             if state.requests.get(self._batch, 0) >= job:
                 return None  # someone else was first
-            key = f"{self._batch}/launch"
-            return Requested(key=key, batch=self._batch, job=max(job, state.job), time=self._study.now())
+            return Requested(batch=self._batch, job=max(job, state.job), time=self._study.now())
 
         append(self._study, make)
 

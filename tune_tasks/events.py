@@ -100,7 +100,6 @@ class Requested(Value):
     """A launch step asks the study's Ray job of this attempt to run a batch; recorded before the job is looked for."""
 
     type: Literal["requested"] = "requested"
-    key: str
     batch: str
     job: int
     time: float

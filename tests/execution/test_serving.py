@@ -32,8 +32,7 @@ def open_one(tmp_path: Path) -> Callable[..., Study]:
 
 def ask(study: Study, batch: str) -> None:
     """What a launch step asks for."""
-    key = f"{batch}/launch"
-    append(study, lambda _: Requested(key=key, batch=batch, job=1, time=study.now()))
+    append(study, lambda _: Requested(batch=batch, job=1, time=study.now()))
 
 
 def driver_of(study: Study, puppet: Puppet) -> JobDriver:

@@ -149,9 +149,7 @@ class Happenings:
 
     def _request(self) -> Event | None:
         batch = self.random.choice(["", *self.state.batches])
-        return Requested(
-            key=f"{batch}/launch", batch=batch, job=self.state.job + self.random.randint(0, 1), time=self.time
-        )
+        return Requested(batch=batch, job=self.state.job + self.random.randint(0, 1), time=self.time)
 
     def _start(self) -> Event | None:
         number = self._any("queued")
