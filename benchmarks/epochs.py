@@ -1,7 +1,7 @@
 """What `chaos.py` trains: the digits example, or a study that costs nothing, for tune_tasks and for Ray Tune.
 
 Each epoch is noted in a side file, synced, before it is reported: it tells what was really trained, whoever forgets it.
-`CHAOS_NOTES` in the environment is its path.
+`CHAOS_NOTES` in the environment is its path. `CHAOS_EPOCH_SECONDS` makes each epoch as long as a real one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ MAX_EPOCHS = 27
 
 def note(trial: str, epoch: int) -> None:
     """Adds a line to the side file that survives a kill at the next instruction."""
+    time.sleep(float(os.environ.get("CHAOS_EPOCH_SECONDS", "0")))
     file = os.open(os.environ[NOTES], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.write(file, f"{trial} {epoch}\n".encode())
     os.fsync(file)

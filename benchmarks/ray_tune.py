@@ -1,11 +1,13 @@
-"""The digits example on Ray Tune, for `chaos.py`: begins an experiment, or restores the one that is there.
+"""The digits example on Ray Tune, for other benchmarks: begins an experiment, or restores the one that is there.
 
 What it knows after `Tuner.restore`, and at the end, goes to JSON files in the folder: for each trial the epochs.
+`CHAOS_ADDRESS` in the environment names a running cluster; there, a trial may lose its node as often as it likes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 NAME = "digits"
+ADDRESS = os.environ.get("CHAOS_ADDRESS", "local")
 
 
 def main(folder: Path, trials: int, seed: int) -> None:
     """Runs to the end, and writes `restored.json` and `final.json`."""
-    init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    here = {"num_cpus": 2, "include_dashboard": False} if ADDRESS == "local" else {}
+    init(address=ADDRESS, log_to_driver=False, logging_level="ERROR", **here)
     path = str(folder / NAME)
     if tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, train_in_ray_tune)
@@ -29,8 +33,10 @@ def main(folder: Path, trials: int, seed: int) -> None:
     else:
         (folder / "restored.json").write_text("{}")
         tuner = _new(folder, trials, seed)
-    final = {_trial(result): _epochs(result) for result in tuner.fit()}
-    (folder / "final.json").write_text(json.dumps(final))
+    results = tuner.fit()
+    (folder / "final.json").write_text(json.dumps({_trial(result): _epochs(result) for result in results}))
+    losses = [result.metrics["val_loss"] for result in results if result.metrics and "val_loss" in result.metrics]
+    (folder / "best.json").write_text(json.dumps({"best": min(losses), "errors": results.num_errors}))
 
 
 def _new(folder: Path, trials: int, seed: int) -> tune.Tuner:
@@ -50,10 +56,11 @@ def _new(folder: Path, trials: int, seed: int) -> tune.Tuner:
         search_alg=OptunaSearch(seed=seed),
         scheduler=ASHAScheduler(time_attr="epoch", max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
         num_samples=trials,
-        max_concurrent_trials=2,
+        max_concurrent_trials=2 if ADDRESS == "local" else None,
         reuse_actors=True,
     )
-    run = tune.RunConfig(name=NAME, storage_path=str(folder), verbose=0)
+    failures = tune.FailureConfig(max_failures=0 if ADDRESS == "local" else -1)
+    run = tune.RunConfig(name=NAME, storage_path=str(folder), verbose=0, failure_config=failures)
     return tune.Tuner(train_in_ray_tune, param_space=space, tune_config=config, run_config=run)
 
 
