@@ -101,7 +101,10 @@ CHOICES = {"type": "categorical", "choices": ["relu", "tanh", "relu"]}
         ({"budget": 3}, "budget: 3 is not allowed"),
         ({"resources": {"gpu": -1}}, "resources.gpu: -1 is not allowed"),
         ({"retry": {"failure": 1}}, "retry.failure: 'failure' is not allowed; unknown key; allowed are failures,"),
-        ({"execution": {"runner": "rayy"}}, "execution.runner: 'rayy' is not allowed; allowed are 'ray', 'job' or 'inline'"),
+        (
+            {"execution": {"runner": "rayy"}},
+            "execution.runner: 'rayy' is not allowed; allowed are 'ray', 'job' or 'inline'",
+        ),
         ({"promotion": {"loader": "abc"}}, "promotion.loader: 'abc' is not an import string"),
     ],
 )

@@ -14,6 +14,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any
 from tune_tasks import session
 from tune_tasks.errors import ConfigError, TuneError, Unavailable
 from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask
+from tune_tasks.execution.children import Children
 from tune_tasks.execution.command import CommandError, CommandObjective
 from tune_tasks.execution.output import Output, Upload
 from tune_tasks.execution.publishing import Publisher
@@ -176,6 +178,8 @@ class Workbench:
         self.publisher, self.output, self._interruptible = publisher, output(self._upload), interruptible
         self._objective: Callable[[dict[str, Any]], Any] | None = None
         self._objects = objects
+        self.children: Children | None = None
+        """Set where this process is a worker's own, so that what trials leave behind may be ended."""
 
     @property
     def objects(self) -> Objects:
@@ -206,9 +210,17 @@ class Workbench:
             outcome, error, kind = self._outcome(attempt)
         finally:
             activate(None)
+            self._end_children()
             self.output.end()
             attempt.close()
         self.emit(Over(task.trial, task.attempt, outcome, error, kind, time.time()))
+
+    def _end_children(self) -> None:
+        ended = self.children.end() if self.children is not None else []
+        if ended:
+            line = f"ended what this attempt left running: {', '.join(ended)}\n"
+            with suppress(OSError):
+                os.write(2, line.encode(errors="replace"))  # an objective may have replaced sys.stderr
 
     def _outcome(self, attempt: Attempt) -> tuple[str, str | None, str | None]:
         """The end of an attempt: its outcome, and for a broken one the error's text and the name of its class."""
@@ -233,6 +245,8 @@ class Workbench:
         try:
             if self._objective is None:
                 self._objective = self.workload.load()
+                if self.children is not None:
+                    self.children.keep()  # a class may have started helpers for all its trials
             outcome = mine.finish(self._objective(attempt.task.config))
         except BaseException as error:
             if mine.ended is None or (self._interruptible and isinstance(error, KeyboardInterrupt)):

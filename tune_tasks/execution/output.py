@@ -1,8 +1,9 @@
 """Where the output of a trial goes: one file an attempt, `logs/<trial>-<attempt>.txt` below the study's URL.
 
 `Capture` takes the file descriptors of a worker's process, subprocesses and C code included; `Tee` copies what Python
-prints and leaves it on the screen. An attempt that prints nothing leaves no file and costs a few system calls. This
-module must not fail a trial because a log could not be kept.
+prints and leaves it on the screen. An attempt that prints nothing leaves no file and costs a few system calls; one that
+prints without end leaves the first and the last MiB of it. This module must not fail a trial because a log could not
+be kept.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tune_tasks.execution.scratch import new_file
+from tune_tasks.execution.shorten import SLACK, Shortener
 from tune_tasks.store.names import TEMPORARY, split_url
 
 logger = logging.getLogger(__name__)
 
 _UPLOAD_SECONDS = 30.0
 """Between two uploads of output that still grows."""
+_CUT_SECONDS = 0.1
+"""Between two looks whether output is too long: a command like `yes` writes a gigabyte in a second."""
 
 
 class Upload(Protocol):
@@ -104,7 +108,10 @@ class Capture:
         self._lock = threading.Lock()
         self._key: str | None = None
         self._shown, self._due = 0, 0.0
+        self._shortener = Shortener()
         self._file = self._open()
+        self._closed = threading.Event()
+        threading.Thread(target=self._keep_short, name="output", daemon=True).start()
 
     def begin(self, trial: int, attempt: int) -> None:
         """Drops what was printed between two attempts: it belongs to neither."""
@@ -112,13 +119,13 @@ class Capture:
         with self._lock:
             if os.fstat(self._file).st_size:
                 os.ftruncate(self._file, 0)
-            self._key, self._shown = log_key(trial, attempt), 0
+            self._key, self._shown, self._shortener = log_key(trial, attempt), 0, Shortener()
 
     def look(self) -> None:
-        """Gives the file the attempt's name, or uploads it, where it has grown."""
+        """Gives the file the attempt's name, or uploads it, where it has changed."""
         with self._lock:
             size = os.fstat(self._file).st_size
-            if self._key is None or size <= self._shown:
+            if self._key is None or size in (0, self._shown):
                 return
             if self._root is not None:
                 self._name(self._root / self._key)
@@ -133,12 +140,14 @@ class Capture:
         """Empties every buffer, and leaves the file to the attempt if there is anything in it."""
         self._flush()
         with self._lock:
+            self._cut()
             if os.fstat(self._file).st_size and self._key is not None:
                 self._give(self._key)
             self._key = None
 
     def close(self) -> None:
         """Removes the spare file."""
+        self._closed.set()
         self._spare.unlink(missing_ok=True)
 
     def _flush(self) -> None:
@@ -146,6 +155,17 @@ class Capture:
             with contextlib.suppress(Exception):  # an objective may have closed or replaced it
                 stream.flush()
         self._flush_c(None)  # printf in C code buffers a whole block when it writes to a file
+
+    def _keep_short(self) -> None:
+        while not self._closed.wait(_CUT_SECONDS):
+            with self._lock:
+                self._cut(SLACK)
+
+    def _cut(self, slack: int = 0) -> None:
+        try:
+            self._shortener.cut(self._file, slack)
+        except OSError as error:  # a full disk, or one that is gone
+            logger.warning("output could not be shortened", extra={"key": self._key, "error": str(error)})
 
     def _give(self, key: str) -> None:
         if self._root is not None:
@@ -176,11 +196,13 @@ class Tee:
         self._root, self._upload = local_path(url), upload
         self._key = ""
         self._file: IO[str] | None = None
+        self._shortener, self._uncut = Shortener(), 0
         self._streams: tuple[Any, Any] | None = None
 
     def begin(self, trial: int, attempt: int) -> None:
         """Puts a copy in the way of both streams."""
         self._key, self._file = log_key(trial, attempt), None
+        self._shortener, self._uncut = Shortener(), 0
         self._streams = (sys.stdout, sys.stderr)
         sys.stdout, sys.stderr = (_Copied(stream, self._write) for stream in self._streams)
 
@@ -192,6 +214,7 @@ class Tee:
         if self._streams is not None:
             (sys.stdout, sys.stderr), self._streams = self._streams, None
         if self._file is not None:
+            self._cut(self._file)
             self._file.close()
             if self._root is None:
                 self._upload(self._key, Path(self._file.name), finished=True)
@@ -205,6 +228,15 @@ class Tee:
         if self._file is None:
             self._file = self._open()
         self._file.write(text)
+        self._uncut += len(text)
+        if self._uncut > SLACK:
+            self._cut(self._file)
+
+    def _cut(self, file: IO[str]) -> None:
+        self._uncut = 0
+        file.flush()
+        self._shortener.cut(file.fileno())
+        file.seek(0, os.SEEK_END)
 
     def _open(self) -> IO[str]:
         if self._root is None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 
-from tune_tasks.execution import Message, Over, Returned, TrialTask
+from tune_tasks.execution import Message, Over, Returned, TrialTask, children
 from tune_tasks.execution.attempt import Attempt, Workbench, Workload, describe
 from tune_tasks.execution.output import Capture
 from tune_tasks.execution.publishing import Background
@@ -109,6 +109,8 @@ class Worker:
             self._bench = Workbench(
                 self._workload, label, self._emit, Background(), lambda upload: Capture(url, self._name, upload)
             )
+            children.adopt()
+            self._bench.children = children.Children()
             while True:
                 self._run_next(self._bench)
         except BaseException as error:  # noqa: BLE001  # without this thread, everyone would wait for ever
