@@ -2,9 +2,12 @@
 
     python benchmarks/overhead.py                      # everything, a few minutes
     python benchmarks/overhead.py --trials 5000 --only plain,streaming,rounds
+    python benchmarks/overhead.py --trials 480 --seconds 1 --workers 16 --only plain,streaming,ray_tune_reuse
 
-The objective reports ten times and does nothing else. Each contender runs in a process of its own, one after another
-on the same machine, on two workers with one core each, with random search. The clock starts when the workers are warm,
+The objective reports ten times and does nothing else, or sleeps so that a trial lasts `--seconds`. Each contender runs
+in a process of its own, one after another on the same machine, on two workers with one core each, or `--workers` that
+share what there is, with random search. "MiB" is what the driver's memory grew by after the start, "reports/s" counts
+those that are in the log. The clock starts when the workers are warm,
 for Ray Tune, which shows nothing earlier, with its first result; what came before is the start, stated apart.
 tune_tasks runs its steps on a log on the local disk, every commit fsynced. Ray Tune, in the environment of
 `ray[tune]`, keeps its default loggers and files.
@@ -27,8 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WORKERS = 2
-REPORTS = 10
+WORKERS = int(os.environ.get("OVERHEAD_WORKERS", "2"))
+SECONDS = float(os.environ.get("OVERHEAD_SECONDS", "0"))
+REPORTS = int(os.environ.get("OVERHEAD_REPORTS", "10"))
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "0"}
 
 
@@ -44,6 +48,19 @@ def embedded_ray() -> Iterator[None]:
         ray.shutdown()
 
 
+def loss_of(config: dict[str, float], step: int) -> float:
+    """What every contender's trial computes for a report, and how long that takes."""
+    if SECONDS:
+        time.sleep(SECONDS / REPORTS)
+    return config["x"] / (step + 1)
+
+
+def memory() -> float:
+    """MiB of this process that are in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
 def plain(trials: int, _: Path) -> dict[str, float]:
     """Two warm actors, one call a trial that returns its reports; nothing is sampled, recorded or decided."""
     import ray
@@ -54,7 +71,7 @@ def plain(trials: int, _: Path) -> dict[str, float]:
         @ray.remote(num_cpus=1)
         class Worker:
             def run(self, config: dict[str, float]) -> list[dict[str, float]]:
-                return [{"loss": config["x"] / (step + 1)} for step in range(REPORTS)]
+                return [{"loss": loss_of(config, step)} for step in range(REPORTS)]
 
         idle = [Worker.remote() for _ in range(WORKERS)]
         ray.get([worker.run.remote({"x": 1.0}) for worker in idle])
@@ -80,7 +97,7 @@ def train(config: dict[str, float]) -> None:
     import tune_tasks as tt
 
     for step in range(REPORTS):
-        tt.report({"loss": config["x"] / (step + 1)})
+        tt.report({"loss": loss_of(config, step)})
 
 
 def streaming(trials: int, folder: Path) -> dict[str, float]:
@@ -122,7 +139,7 @@ def _drive(runner: Any, tasks: list[Any]) -> None:
     runner.open(deliver)
     waiting = iter(tasks)
     while count["over"] < len(tasks):
-        runner.submit(list(itertools.islice(waiting, runner.room())))
+        runner.submit(list(itertools.islice(waiting, runner.room(len(tasks)))))
         runner.wait(0.1)
     assert count["rows"] == REPORTS * len(tasks)
 
@@ -166,17 +183,17 @@ def _tune_tasks(trials: int, folder: Path, **execution: Any) -> dict[str, float]
     begun = time.perf_counter()
     with warm_runner(spec) as runner:
         study = open_study(spec)
-        start = time.perf_counter()
+        before, start = memory(), time.perf_counter()
         done = False
         while not done:  # the loop of tune_tasks.tune, on a runner that is warm
             batch = sample(study)
             launch_trials(study, batch, runner=runner)
             done = evaluate_and_prune(study, batch).done
-        end = time.perf_counter()
+        end, grown = time.perf_counter(), memory() - before
     state = open_study(str(folder / "overhead")).state
     assert state.count("completed") == trials
     assert sum(len(trial.reports) for trial in state.trials) == trials * REPORTS
-    return {"start": start - begun, "run": end - start}
+    return {"start": start - begun, "run": end - start, "MiB": grown}
 
 
 def ray_tune(trials: int, folder: Path, *, reuse: bool) -> dict[str, float]:
@@ -188,11 +205,11 @@ def ray_tune(trials: int, folder: Path, *, reuse: bool) -> dict[str, float]:
     class Clock(tune.Callback):
         def on_trial_result(self, **_: Any) -> None:
             if not marks:
-                marks.append(time.perf_counter())
+                marks.extend([time.perf_counter(), memory()])
 
     def trainable(config: dict[str, float]) -> None:
         for step in range(REPORTS):
-            tune.report({"loss": config["x"] / (step + 1)})
+            tune.report({"loss": loss_of(config, step)})
 
     begun = time.perf_counter()
     with embedded_ray():
@@ -203,10 +220,10 @@ def ray_tune(trials: int, folder: Path, *, reuse: bool) -> dict[str, float]:
             run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Clock()]),
         )
         results = tuner.fit()
-        end = time.perf_counter()
+        end, grown = time.perf_counter(), memory() - marks[1]
     assert len(results) == trials
     assert not results.num_errors
-    return {"start": marks[0] - begun, "run": end - marks[0]}
+    return {"start": marks[0] - begun, "run": end - marks[0], "MiB": grown}
 
 
 def ray_tune_default(trials: int, folder: Path) -> dict[str, float]:
@@ -241,7 +258,7 @@ def measure(name: str, trials: int) -> dict[str, float]:
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stdout}\n{done.stderr}")
         took = json.loads(done.stdout.splitlines()[-1])
-        return {"ms": took["run"] / trials * 1000, "start": took["start"]}
+        return {"ms": took["run"] / trials * 1000, "start": took["start"], "MiB": took.get("MiB", float("nan"))}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -253,6 +270,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of plain Ray and tune_tasks; the median is shown")
     parser.add_argument("--reuse-trials", type=int, default=100, help="for Ray Tune with reuse_actors")
     parser.add_argument("--default-trials", type=int, default=20, help="for Ray Tune as it comes")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long a trial lasts")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="how many trials run at once")
+    parser.add_argument("--reports", type=int, default=REPORTS, help="of each trial")
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, with commas between them")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -260,6 +280,8 @@ def main() -> None:
     if options.child:
         print(json.dumps(CONTENDERS[options.child][0](options.trials, options.folder)))
         return
+    for name in ("workers", "seconds", "reports"):
+        os.environ[f"OVERHEAD_{name.upper()}"] = str(getattr(options, name))
     compare(options)
 
 
@@ -275,11 +297,19 @@ def compare(options: argparse.Namespace) -> None:
                 results[name].append(measure(name, counts[name]))
                 print(f"  {name}: {results[name][-1]['ms']:.2f} ms a trial", file=sys.stderr)
     middle = {name: statistics.median(run["ms"] for run in runs) for name, runs in results.items()}
-    print(f"{'':26}{'trials':>8}{'ms a trial':>12}{'start s':>9}{'x plain Ray':>13}")
+    ideal = options.seconds / options.workers * 1000
+    print(
+        f"{'':26}{'trials':>8}{'ms a trial':>12}{'x ideal':>9}{'reports/s':>11}{'MiB':>6}{'start s':>9}"
+        f"{'x plain Ray':>13}"
+    )
     for name in names:
         start = statistics.median(run["start"] for run in results[name])
         ratio = f"{middle[name] / middle['plain']:13.2f}" if "plain" in middle else ""
-        print(f"{CONTENDERS[name][1]:26}{counts[name]:8}{middle[name]:12.2f}{start:9.1f}{ratio}")
+        over = f"{middle[name] / ideal:9.3f}" if ideal else f"{'':9}"
+        rate, grown = options.reports / middle[name] * 1000, statistics.median(run["MiB"] for run in results[name])
+        print(
+            f"{CONTENDERS[name][1]:26}{counts[name]:8}{middle[name]:12.2f}{over}{rate:11.0f}{grown:6.0f}{start:9.1f}{ratio}"
+        )
     if "streaming" in middle:
         for name in [name for name in names if name.startswith("ray_tune")]:
             print(f"{CONTENDERS[name][1]} / tune_tasks streaming: {middle[name] / middle['streaming']:.0f}")
