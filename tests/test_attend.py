@@ -110,7 +110,7 @@ def test_two_launchers_at_once_wait_for_one_job(study_on: Callable[..., Path]) -
     for thread in threads:
         thread.join()
     assert outcomes[0] == outcomes[1]
-    assert drivers(study.url) == [job_name(study.state, 1)]
+    assert drivers(study.url) == [job_name(study.refresh(), study.state.job)]
 
 
 def test_a_stopped_job_and_a_killed_one_are_followed_by_the_next_which_goes_on_from_the_checkpoints(

@@ -194,6 +194,26 @@ def test_a_pause_waits_for_a_checkpoint_and_a_stop_does_not(session: Session, ke
     assert (session.ended, kept.saved) == ("carried", [2])
 
 
+def test_a_trial_that_shall_move_knows_it_and_ends_at_its_next_checkpoint(
+    session: Session, kept: Kept, tmp_path: Path
+) -> None:
+    assert kept.context.preempted is False, "outside a worker nobody says so"
+    session.move()
+    session.report({"loss": 1})
+    with pytest.raises(TrialStopped):
+        session.report({"loss": 1}, checkpoint=tmp_path)
+    assert (session.preempted, session.ended, kept.saved) == (True, "moved", [2])
+
+
+@pytest.mark.parametrize(("pause", "outcome"), [(True, "carried"), (False, "stopped")])
+def test_a_stop_counts_more_than_a_move(session: Session, tmp_path: Path, pause: bool, outcome: str) -> None:
+    session.move()
+    session.stop(pause=pause)
+    with pytest.raises(TrialStopped):
+        session.report({"loss": 1}, checkpoint=tmp_path)
+    assert session.ended == outcome
+
+
 def test_a_pause_does_not_weaken_a_stop(session: Session) -> None:
     session.stop(pause=False)
     session.stop(pause=True)

@@ -105,7 +105,12 @@ class Bundle(_Section):
 
 
 class Resources(Bundle):
-    """What each trial occupies while it runs: its own process, and the bundles of its gang."""
+    """What each trial occupies while it runs: its own process, and the bundles of its gang.
+
+    What an objective starts with Ray lands in the gang, and ends with its worker; `get_current_placement_group()` of
+    `ray.util` shows the bundles. Ray Train reserves a placement group of its own beside it: a trial that uses it needs
+    no bundles, but a `budget.concurrency` at which the workers of all trials find room.
+    """
 
     accelerator: str | None = Field(default=None, description="accelerator type as Ray names it, for example L4, A100")
     bundles: tuple[Bundle, ...] = Field(
@@ -190,7 +195,6 @@ class Execution(_Section):
     group_time: Duration = Field(default=0.1, description="longest time that a report waits for its commit")
     group_rows: int = Field(default=500, ge=1, description="most reports in one commit")
 
-
     @model_validator(mode="after")
     def _address_of_runner(self) -> Execution:
         http = self.address is not None and self.address.startswith(("http://", "https://"))
@@ -261,11 +265,16 @@ class StudySpec(_Section):
     execution: Execution = Field(default=Execution(), description="how trials are run")
     environment: Environment = Field(default=Environment(), description="what the cluster needs to run the study")
     promotion: Promotion = Field(default=Promotion(), description="what becomes of the best trial")
+    inputs: dict[str, ImportString] = Field(
+        default_factory=dict,
+        description="loaded once where the driver runs, by these functions, and handed to the objective by keyword",
+    )
     unsafe_single_writer: bool = Field(
         default=False, description="accept a store that cannot create an object only if it is absent"
     )
 
     _target: Any = PrivateAttr(default=None)
+    _loaders: dict[str, Any] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)
 
     def __init__(self, **data: Any) -> None:
@@ -274,17 +283,29 @@ class StudySpec(_Section):
             data["objective"] = _name_of(target)
         elif data.get("command") is not None:
             data.setdefault("objective", None)
+        loaders = data.get("inputs")
+        if isinstance(loaders, Mapping):
+            data["inputs"] = {name: _name_of(load) if callable(load) else load for name, load in loaders.items()}
         try:
             super().__init__(**data)
         except ValidationError as error:
             raise explain(error, type(self)) from None
         self._target = target if callable(target) else None
+        self._loaders = dict(loaders or {})
         self._check_command()
 
     @field_validator("name")
     @classmethod
     def _safe_name(cls, name: str) -> str:
         return check_name(name)
+
+    @field_validator("inputs")
+    @classmethod
+    def _keywords(cls, inputs: dict[str, str]) -> dict[str, str]:
+        for name in inputs:
+            if not name.isidentifier() or name == "config":
+                raise ValueError(f"{name!r} cannot be the name of an argument beside config; use letters, digits and _")
+        return inputs
 
     @property
     def folder(self) -> Path | None:
@@ -295,6 +316,11 @@ class StudySpec(_Section):
     def target(self) -> Any:
         """The objective as the Python object that was given; None where it was an import string."""
         return self._target
+
+    @property
+    def loaders(self) -> dict[str, Any]:
+        """What loads each input, by name: the Python object that was given, or an import string."""
+        return dict(self._loaders)
 
     def resolve_objective(self, folder: str | Path | None = None) -> Callable[..., Any]:
         """Imports and returns the objective; `folder` is searched first. Raises `ConfigError` where that fails."""
@@ -308,6 +334,8 @@ class StudySpec(_Section):
                 raise ConfigError("objective: missing; it must be given, or a command in its place")
         elif self.objective is not None:
             raise invalid("command", " ".join(self.command.run), "an objective is given too; give one of the two")
+        elif self.inputs:
+            raise invalid("inputs", ", ".join(self.inputs), "a command has no keyword arguments; let it read files")
         else:
             self.command.check(self.space.root, self.metric)
 

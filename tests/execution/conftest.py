@@ -1,4 +1,4 @@
-"""One real local Ray for all tests of runners."""
+"""One real local Ray for all tests of a module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A Ray with four slots, whatever the machine has, and one resource of its own."""
     import os

@@ -102,7 +102,7 @@ def test_a_worker_that_is_lost_is_replaced(start: Any) -> None:
     story, runner = start(objectives.die_at_once, budget={"concurrency": 1})
     story.run(*(task(number) for number in range(3)))
     assert outcomes(story.messages) == ["lost", "lost", "lost"]
-    assert runner.room() == 1
+    story.until(lambda: runner.room(1) == 1)
 
 
 def test_the_last_words_of_a_lost_worker_are_kept(start: Any, url: str, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_process_for_each_trial_where_the_spec_says_so(start: Any) -> None:
     story, _ = start(objectives.count, execution={"isolation": "process"})
     story.run(*(task(number) for number in range(3)))
     assert len(set(pids(story))) == 3
-    eventually_gone(pids(story))
+    story.until(lambda: not any(map(alive, pids(story))))
 
 
 def test_the_concurrency_of_the_spec_limits_the_slots(start: Any) -> None:
@@ -139,7 +139,10 @@ def test_the_concurrency_of_the_spec_limits_the_slots(start: Any) -> None:
 
 def test_trials_that_no_node_can_hold_are_refused_at_once(url: str, local_ray: None) -> None:
     runner = make(objectives.count, url, resources={"cpu": 1, "custom": {"quantum": 2}})
-    with pytest.raises(ConfigError, match="needs CPU 1, quantum 2; the most that a node has is CPU 4, quantum 0"):
+    with pytest.raises(
+        ConfigError,
+        match="no node can hold a trial that needs CPU 1, quantum 2; the most that a node has is CPU 4, quantum 0",
+    ):
         runner.open(lambda _: None)
     runner.close()
 
@@ -176,12 +179,12 @@ def test_tasks_behind_a_long_trial_go_to_other_workers(start: Any, tmp_path: Pat
 
 def test_short_trials_are_handed_ahead_and_long_ones_are_not(start: Any, tmp_path: Path) -> None:
     story, runner = start(objectives.count, budget={"concurrency": 1})
-    assert runner.room() == 1
+    story.until(lambda: runner.room(1) == 1)
     story.run(*(task(number) for number in range(40)))
-    assert runner.room() > 1
+    assert runner.room(1) > 1
     slow = start(lambda config: time.sleep(0.15) or {"loss": 1.0}, budget={"concurrency": 1})
     slow[0].run(*(task(number) for number in range(2)))
-    assert slow[1].room() == 1
+    assert slow[1].room(1) == 1
 
 
 def test_a_task_that_has_not_begun_is_given_back_when_it_is_stopped(start: Any, tmp_path: Path) -> None:

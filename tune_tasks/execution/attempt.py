@@ -13,9 +13,10 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -56,6 +57,7 @@ class Workload:
     objective: Any
     folder: str | None
     max_budget: int | None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, url: str, spec: StudySpec, objective: Any, folder: str | None, max_budget: int | None) -> Workload:
@@ -69,7 +71,10 @@ class Workload:
         return cls(spec.name, url, spec.metric, objective, folder, limit)
 
     def load(self) -> Callable[[dict[str, Any]], Any]:
-        """Imports the objective, and constructs it where it is a class. Raises `NotShipped` where it is not here."""
+        """Imports the objective, and constructs it where it is a class. Raises `NotShipped` where it is not here.
+
+        The inputs of the study are arguments of the class, or else of each call.
+        """
         target = self.objective
         try:
             if isinstance(target, bytes):
@@ -81,9 +86,11 @@ class Workload:
             what = repr(target) if isinstance(target, str) else "it"
             raise NotShipped(f"{what} cannot be loaded on {_here()}: {type(cause).__name__}: {cause}") from error
         if isinstance(target, type):
-            target = target()
+            target = target(**self.inputs)
             if not callable(target):
                 raise ConfigError(f"objective: class {type(target).__name__} has no __call__(self, config)")
+        elif self.inputs:
+            target = partial(target, **self.inputs)
         return target  # type: ignore[no-any-return]  # checked where the spec was read, and by the call
 
 
@@ -97,7 +104,15 @@ class Attempt:
         self._failure: CheckpointError | None = None
         load = bench.workload
         self.context = Context(
-            load.study, task.trial, task.attempt, task.config, bench.worker, load.max_budget, self._folder, task.budget
+            load.study,
+            task.trial,
+            task.attempt,
+            task.config,
+            bench.worker,
+            load.max_budget,
+            self._folder,
+            task.budget,
+            lambda: self.session.preempted,
         )
         self.session = Session(self, load.metric, task.budget)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,13 +15,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.errors import ConfigError, TuneError, Unavailable
 from tune_tasks.execution import guard
-from tune_tasks.spec import Resources
+from tune_tasks.execution.capacity import Amounts
 
 logger = logging.getLogger(__name__)
 
-_KNOCK_SECONDS = 10.0
+_KNOCK_SECONDS = 8.0
+_CLIENT_PORT = 10001
+"""Ray's own, of an address ray://host."""
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+"""The beginning of each HTTP/2 connection (RFC 9113, section 3.4): the other side answers with its settings."""
 _EMBEDDED = {
     # What a trial started and left behind goes with its worker; without this, Ray leaves it running.
     "RAY_process_group_cleanup_enabled": "1",
@@ -31,11 +37,12 @@ _EMBEDDED = {
 _guards: list[subprocess.Popen[bytes]] = []
 
 
-def attach(address: str | None) -> bool:
+def attach(address: str | None, runtime_env: Mapping[str, Any] | None = None) -> bool:
     """Attaches this process to a Ray; returns whether that must be undone with `detach`.
 
     Takes the one that it is attached to already, else the one at `address`, else starts one that ends with this
-    process, also where that is killed. Raises `Unavailable` where no Ray answers.
+    process, also where that is killed. `runtime_env` is for the one at an address. Raises `Unavailable` where no Ray
+    answers, and `ConfigError` where its version, or that of its Python, is another one.
     """
     import ray
 
@@ -49,11 +56,22 @@ def attach(address: str | None) -> bool:
         _guard(started.address_info["session_dir"])
         return True
     try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except OSError as error:
-        raise Unavailable(f"execution.address: no Ray answers at {address!r}: {error}") from error
+        if place := _place(address):
+            knock(place, _KNOCK_SECONDS)
+        ray.init(address=address, runtime_env=dict(runtime_env or {}) or None, **quiet)
+    except Exception as error:
+        raise _refused(address, error) from error
     return True
+
+
+def _refused(address: str, error: Exception) -> TuneError:
+    """Why this process could not be attached: another version is for good, all else may pass."""
+    text = " ".join(str(error).split())
+    if re.search(r"versions? (mismatch|differ)", text, re.IGNORECASE):
+        return ConfigError(f"execution.address: Ray at {address!r} and this process do not match. {text}")
+    if isinstance(error, ValueError):  # what Ray says of a runtime environment
+        return ConfigError(f"environment: Ray at {address!r} refuses it: {text}")
+    return Unavailable(f"execution.address: no Ray answers at {address!r}: {text}")
 
 
 def detach() -> None:
@@ -65,11 +83,28 @@ def detach() -> None:
         _guards.pop().communicate()
 
 
-def _knock(address: str) -> None:
-    """Tries whether anything listens: Ray itself would go on trying for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+def knock(place: str, seconds: float) -> None:
+    """Tries whether a Ray answers at host:port; it greets as HTTP/2 does. Raises `OSError` where none does.
+
+    Ray itself would go on trying for minutes, also where something listens and never says a word.
+    """
+    host, _, port = place.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in {"0", "false"}:
+            return  # it would not understand a greeting in plain text
+        connection.sendall(_GREETING)
+        answer = connection.recv(9)
+    if answer[3:4] != _SETTINGS:
+        raise ConnectionError(f"what listens at {place} is no Ray")
+
+
+def _place(address: str) -> str | None:
+    """The host:port of an address; None for one that Ray must find out itself, as auto."""
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        return rest
+    return f"{rest}:{_CLIENT_PORT}" if scheme == "ray" and not host else None
 
 
 def _guard(session: str) -> None:
@@ -85,22 +120,43 @@ def _guard(session: str) -> None:
     )
 
 
-def slots(resources: Resources, concurrency: int | None) -> int:
-    """How many trials of this size the cluster's nodes hold at once, at most `concurrency`.
-
-    Raises `ConfigError` where no node can hold one.
-    """
+def nodes() -> dict[str, Amounts]:
+    """What each node that lives has, by Ray's id."""
     import ray
 
-    need = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0), **resources.custom}
-    need = {name: amount for name, amount in need.items() if amount > 0}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
-    if not need:  # trials that ask for nothing: as many as there are cores
-        return concurrency or max(1, int(sum(node.get("CPU", 0) for node in nodes)))
-    fit = sum(_fit(need, node) for node in nodes)
-    if not fit:
-        raise ConfigError(f"resources: no node can hold a trial that needs {_shown(need)}; {_offer(need, nodes)}")
-    return min(fit, concurrency or fit)
+    listed: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return {node["NodeID"]: node["Resources"] for node in listed if node["Alive"]}
+
+
+def draining() -> dict[str, float | None]:
+    """The nodes that go away with notice, by Ray's id, and when, in seconds since the epoch; None: it does not say."""
+    try:
+        from ray._private.state import state
+
+        listed: dict[str, int] = state.get_draining_nodes()
+    except Exception:  # noqa: BLE001  # not public: a Ray without it, or a client's, has none that are known
+        return {}
+    return {node: deadline / 1000 if deadline else None for node, deadline in listed.items()}
+
+
+def to_come() -> list[Amounts]:
+    """What a node would have of each kind that the autoscaler may add, where one says so."""
+    try:
+        from ray._private.state import state
+
+        groups = state.get_cluster_config().node_group_configs
+        return [dict(group.resources) for group in groups if group.max_count]
+    except Exception:  # noqa: BLE001  # as above, and None where there is no autoscaler
+        return []
+
+
+def head(address: str | None) -> str:
+    """Where the head of the Ray listens that this process is attached to, at `address`: host:port."""
+    import ray
+
+    if address is not None and address.startswith("ray://") and (place := _place(address)):
+        return place
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _quieten() -> None:
@@ -116,26 +172,6 @@ def _quieten() -> None:
 
 def _log(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
     logger.info("Ray: %s", "\n".join(data.get("lines", ())))
-
-
-def _fit(need: Mapping[str, float], node: Mapping[str, float]) -> int:
-    return min(_times(name, amount, node.get(name, 0.0)) for name, amount in need.items())
-
-
-def _times(name: str, amount: float, total: float) -> int:
-    """How often an amount fits; a fraction of a GPU must come from a single one."""
-    if name == "GPU" and amount < 1:
-        return int(total) * int(1 / amount + 1e-9)
-    return int(total / amount + 1e-9)
-
-
-def _offer(need: Mapping[str, float], nodes: list[dict[str, float]]) -> str:
-    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in need}
-    return f"the most that a node has is {_shown(most)}"
-
-
-def _shown(amounts: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {amount:g}" for name, amount in amounts.items())
 
 
 @contextmanager

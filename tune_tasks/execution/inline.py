@@ -10,11 +10,12 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from tune_tasks.execution import Message, Returned, TrialTask
+from tune_tasks.execution import Message, Returned, TrialTask, inputs
 from tune_tasks.execution.attempt import Attempt, Workbench, Workload
 from tune_tasks.execution.output import Tee
 from tune_tasks.execution.publishing import Direct
@@ -37,8 +38,13 @@ class InlineRunner:
         *,
         max_budget: int | None = None,
         objects: Objects | None = None,
+        loaders: Mapping[str, Any] | None = None,
     ) -> None:
-        """`objects`: the store at `url` where it is open already, so that credentials in its URL are of use."""
+        """`objects`: the store at `url` where it is open already, so that credentials in its URL are of use.
+
+        `loaders`: of the inputs, in place of those in the spec.
+        """
+        self._folder, self._loaders = folder, spec.loaders if loaders is None else loaders
         self._bench = Workbench(
             Workload.of(url, spec, objective, folder, max_budget),
             f"{socket.gethostname()}:{os.getpid()}",
@@ -56,7 +62,13 @@ class InlineRunner:
         self._broken: BaseException | None = None
 
     def open(self, deliver: Callable[[Message], None]) -> None:
-        """Forgets the tasks of an earlier driver; a constructed objective is kept."""
+        """Forgets the tasks of an earlier driver; a constructed objective is kept, as are the inputs.
+
+        Raises `ConfigError` where an input cannot be loaded.
+        """
+        if self._loaders:
+            loaded, self._loaders = inputs.load(self._loaders, self._folder), {}
+            self._bench.workload = replace(self._bench.workload, inputs=loaded)
         self._tasks.clear()
         self._messages.clear()
         self._deliver, self._broken = deliver, None

@@ -6,14 +6,19 @@ that is in the middle of a step. It must not call back to the driver: messages w
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import signal
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
-from tune_tasks.execution import Message, Over, Returned, TrialTask, children
+from tune_tasks.execution import Message, Over, Returned, TrialTask, children, notices
 from tune_tasks.execution.attempt import Attempt, Workbench, Workload, describe
 from tune_tasks.execution.output import Capture
 from tune_tasks.execution.publishing import Background
@@ -24,28 +29,68 @@ BEAT_SECONDS = 2.0
 """How long `fetch` waits at most: an empty answer says that the worker lives."""
 _MESSAGES = 1_500
 """Most messages in one answer: Ray carries up to 100 kB inside its reply, more than that through shared memory."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _BUFFERED = 100_000
 """Messages that wait for the driver before a report waits too: an endless loop of reports must not fill the memory."""
+
+
+class Ready(NamedTuple):
+    """The first thing that a worker says: it is up, on this node, by Ray's id."""
+
+    node: str
+
+
+class Noticed(NamedTuple):
+    """The worker's machine is about to go away, by `deadline`, in seconds since the epoch, if one was said.
+
+    It has told its trial, and begins no other.
+    """
+
+    why: str
+    deadline: float | None
+
+
+class Swollen(NamedTuple):
+    """The worker holds more memory than a trial may leave behind, in bytes; it begins no other trial."""
+
+    before: int
+    after: int
+
+
+Word: TypeAlias = Message | Ready | Noticed | Swollen
+"""What a worker says: of its tasks, which is for the driver, and of itself, which is for the runner alone."""
+
+
+class Terms(NamedTuple):
+    """How a worker lives: its name, the bytes that its trials may leave behind, and whom it asks about its machine."""
+
+    name: str
+    max_leak: int | None
+    notice: str
 
 
 class Worker:
     """Runs the tasks that `order` brings, and says through `fetch` what became of them."""
 
-    def __init__(self, name: str, workload: Workload) -> None:
-        self._name, self._workload = name, workload
+    def __init__(self, terms: Terms, workload: Workload) -> None:
+        """The inputs in `workload` are references to objects in Ray's store."""
+        self._terms, self._workload = terms, workload
         self._lock = threading.RLock()
         self._ordered = threading.Condition(self._lock)
         self._said = threading.Condition(self._lock)
         self._fetched = threading.Condition(self._lock)
         self._tasks: deque[TrialTask] = deque()
-        self._messages: list[Message] = []
+        self._messages: list[Word] = [Ready(_node())]
         self._since = 0.0
         self._low = 0
-        self._urgent = False
+        self._urgent = True
+        self._retired = False
+        self._first: int | None = None
         self._waiting = False
         self._current: Attempt | None = None
         self._bench: Workbench | None = None
         self._broken: str | None = None
+        self._heed_signals()
         # Not the main thread: Ray keeps that one for itself in an actor whose calls run beside each other. As in Ray
         # Tune, an objective can therefore not install signal handlers.
         threading.Thread(target=self._work, name="trial", daemon=True).start()
@@ -56,6 +101,8 @@ class Worker:
             self._tasks.extend(pickle.loads(tasks))  # noqa: S301  # from the driver, as is everything here
             self._low = low
             self._ordered.notify()
+            if self._retired:
+                self._give_back(list(self._tasks))
 
     def stop(self, trial: int, attempt: int, pause: bool) -> None:  # noqa: FBT001  # Ray passes it on by position
         """Asks the attempt that runs to end at a report; one that has not begun is given back."""
@@ -68,6 +115,13 @@ class Worker:
         """Gives every task back that has not begun."""
         with self._lock:
             self._give_back(list(self._tasks))
+
+    def move(self, why: str, deadline: float | None) -> None:
+        """Has the trial that runs move elsewhere at its next checkpoint; takes no more tasks."""
+        with self._lock:
+            if self._current is not None:
+                self._current.session.move()
+            self._retire(Noticed(why, deadline))
 
     def fetch(self) -> bytes:
         """Waits for messages, a little longer for more of them, and gives them in order, pickled.
@@ -98,6 +152,29 @@ class Worker:
             self._bench.publisher.settle()
             self._bench.output.close()
 
+    def _retire(self, why: Noticed | Swollen) -> None:
+        """Begins no more trials."""
+        if self._retired:
+            return
+        self._retired = self._urgent = True
+        self._give_back(list(self._tasks))
+        self._emit(why)
+        self._said.notify()
+
+    def _heed_signals(self) -> None:
+        """Takes SIGTERM for a notice: on the main thread, where Ray makes its actors, and not in what forks."""
+        own = os.getpid()
+
+        def terminated(number: int, _: object) -> None:
+            if os.getpid() != own:  # a child of the trial must end, as it would without us
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
+            threading.Thread(target=self.move, args=("SIGTERM", None), daemon=True).start()  # this one may hold locks
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)
+
     def _give_back(self, tasks: list[TrialTask]) -> None:
         for task in tasks:
             self._tasks.remove(task)
@@ -106,9 +183,11 @@ class Worker:
     def _work(self) -> None:
         try:
             label, url = f"{socket.gethostname()}:{os.getpid()}", self._workload.url
+            workload = replace(self._workload, inputs=_fetched(self._workload.inputs))
             self._bench = Workbench(
-                self._workload, label, self._emit, Background(), lambda upload: Capture(url, self._name, upload)
+                workload, label, self._emit, Background(), lambda upload: Capture(url, self._terms.name, upload)
             )
+            self._watch(notices.choose(self._terms.notice, self._workload.folder))
             children.adopt()
             self._bench.children = children.Children()
             while True:
@@ -118,6 +197,11 @@ class Worker:
                 self._broken = describe(error)
                 self._said.notify()
 
+    def _watch(self, notice: notices.Notice | None) -> None:
+        """Has someone ask for news of this machine while trials run."""
+        if notice is not None:
+            notices.Watch(notice, lambda why: self.move(why, None))
+
     def _run_next(self, bench: Workbench) -> None:
         """Waits for a task and runs it, in a frame of its own: nothing of the trial is kept until the next one."""
         with self._lock:
@@ -126,8 +210,20 @@ class Worker:
         bench.run(attempt)
         with self._lock:
             self._current = None
+        self._weigh()
 
-    def _emit(self, message: Message) -> None:
+    def _weigh(self) -> None:
+        """Compares the memory of this process with what it was after the first trial."""
+        first, limit = self._first, self._terms.max_leak
+        if first is None:
+            self._first = _resident()
+        elif limit is not None and _resident() - first > limit:
+            gc.collect()  # what lies in cycles is no leak
+            if (now := _resident()) - first > limit:
+                with self._lock:
+                    self._retire(Swollen(first, now))
+
+    def _emit(self, message: Word) -> None:
         """Buffers a message; wakes `fetch` only where it has to do something about it."""
         with self._lock:
             while len(self._messages) >= _BUFFERED:
@@ -139,3 +235,22 @@ class Worker:
             if self._waiting and (len(self._messages) == 1 or (urgent and not self._urgent)):
                 self._said.notify()
             self._urgent = self._urgent or urgent
+
+
+def _node() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def _fetched(references: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of objects in Ray's store: arrays are not copied, and cannot be written to."""
+    import ray
+
+    return dict(zip(references, ray.get(list(references.values())), strict=True)) if references else {}
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; a few microseconds."""
+    with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123  # half the time of Path
+        return int(file.read().split()[1]) * _PAGE

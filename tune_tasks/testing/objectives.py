@@ -172,6 +172,7 @@ def tell_context(config: dict[str, Any]) -> dict[str, float]:
         "\n".join([context.study, str(context.trial), str(context.attempt), context.worker, str(context.folder)])
     )
     assert context.config == config
+    assert context.preempted is False
     return {"loss": float(context.max_budget)}
 
 
@@ -221,6 +222,27 @@ class Costly:
     def __call__(self, config: dict[str, Any]) -> dict[str, float]:
         """Reports who it is, and in which process."""
         return {"loss": self.identity, "pid": float(os.getpid())}
+
+
+def load_factor() -> float:
+    """An input; its own process and moment, so that two loads differ."""
+    return float(uuid.uuid4().int % 2**52)
+
+
+def scale(config: dict[str, Any], factor: float) -> dict[str, float]:
+    """Reports its input."""
+    return {"loss": factor}
+
+
+class Scaled:
+    """A class objective that is constructed with an input."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, float]:
+        """Reports the input."""
+        return {"loss": self.factor}
 
 
 class Broken:

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from tune_tasks.errors import ConfigError
 from tune_tasks.events import CheckpointRef
 from tune_tasks.execution import Began, Message, Over, Returned, Row, Runner, Saved, TrialTask
 from tune_tasks.store import open_objects
 from tune_tasks.testing import objectives
-from tune_tasks.testing.driving import Story, read_checkpoint, read_log, task
+from tune_tasks.testing.driving import Story, outcomes, read_checkpoint, read_log, task
 
 
 class RunnerContract:
@@ -270,6 +271,27 @@ class RunnerContract:
         story.run(task(0), task(1))
         assert [story.over(number).kind for number in (0, 1)] == [kind, kind]
         assert text in str(story.over(1).error)
+
+    @pytest.mark.parametrize("objective", [objectives.scale, objectives.Scaled])
+    def test_an_input_is_loaded_once_for_all_trials(self, start: Callable[..., Story], objective: Any) -> None:
+        story = start(objective, inputs={"factor": "tune_tasks.testing.objectives:load_factor"})
+        story.run(*(task(number) for number in range(10)))
+        assert len({message.metrics["loss"] for message in story.messages if isinstance(message, Row)}) == 1
+        assert outcomes(story.messages) == ["returned"] * 10
+
+    def test_an_input_that_cannot_be_loaded_is_named_before_any_trial_begins(self, url: str) -> None:
+        runner = self.make(objectives.scale, url, inputs={"factor": "tune_tasks.testing.objectives:Broken"})
+        try:
+            with pytest.raises(ConfigError, match=r"inputs\.factor: .*Broken' failed: ArithmeticError: no data today"):
+                runner.open(lambda _: None)
+        finally:
+            runner.close()
+
+    def test_it_goes_on_where_it_shall_avoid_a_node_that_it_does_not_have(self, start: Callable[..., Story]) -> None:
+        story = start(objectives.count, lambda _, runner: runner.avoid(["no such node"]))
+        story.run(task(0))
+        story.run(task(1))
+        assert outcomes(story.messages) == ["returned", "returned"]
 
     def test_an_import_string_is_found_in_its_folder(self, start: Callable[..., Story], tmp_path: Path) -> None:
         (tmp_path / "contract_good.py").write_text("def train(config):\n    return {'loss': 1.0}\n")

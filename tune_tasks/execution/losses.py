@@ -1,0 +1,35 @@
+"""What is said of a worker that is gone, for whoever reads the log: why, and where it was."""
+
+from __future__ import annotations
+
+_ERROR_CHARACTERS = 2_000
+
+
+def lost(node: str, reason: str) -> str:
+    """The text of an attempt that was lost."""
+    return f"the worker was lost{f' on node {node[:12]}' if node else ''}: {reason}"[:_ERROR_CHARACTERS]
+
+
+def why(error: Exception, notice: str | None) -> str:
+    """Why Ray's error came; `notice` says why its node was expected to go away, if it was."""
+    from ray.exceptions import OutOfMemoryError
+
+    name = type(error).__name__
+    if isinstance(error, OutOfMemoryError) or "memory pressure" in str(error):
+        return f"Ray ended it, as its node ran out of memory; let fewer trials run at once: {name}: {error}"
+    if getattr(error, "preempted", False):
+        return f"its node was preempted: {name}: {error}"
+    return f"{f'its node was about to go away ({notice}): ' if notice else ''}{name}: {error}"
+
+
+def silent(seconds: float) -> str:
+    """Why a worker is given up that does not answer."""
+    return (
+        f"it gave no sign of life for {seconds:.0f} s (execution.heartbeat); its node froze, "
+        "or its code did not let go of Python's lock"
+    )
+
+
+def unstopped(seconds: float) -> str:
+    """The text of an attempt that did not end when it was told to."""
+    return f"no report came within {seconds:g} s (execution.stop_grace) of its stop; its worker was replaced"
