@@ -1,10 +1,11 @@
-"""A lost node costs the steps since the last checkpoints; a lost cluster is left for another machine."""
+"""What nodes that are lost, drained or frozen cost; a lost cluster is left for another machine."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from tests.servers.ray_nodes import Nodes, cluster
 from tests.studies import COMMAND, events, write_study
 from tune_tasks.errors import StudyNotFound
-from tune_tasks.events import Started
+from tune_tasks.events import Checkpointed, Ended, Reports, Started
 from tune_tasks.studies import open_study
 
 pytestmark = pytest.mark.ray
@@ -99,3 +100,67 @@ def test_a_lost_node_and_then_the_lost_cluster_with_its_driver_cost_no_recorded_
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert [trial.budget for trial in open_study(url).trials] == [400, 400]
     assert {event.trial: event.step for event in starts(url)[-2:]} == dict(enumerate(recorded))
+
+
+def ends(url: str) -> list[Ended]:
+    return [event for event in events(url) if isinstance(event, Ended)]
+
+
+def repeated(url: str) -> list[tuple[int, int]]:
+    """Every step of a trial that was reported again by a later attempt."""
+    pairs = [
+        pair
+        for event in events(url)
+        if isinstance(event, Reports)
+        for pair in zip(event.trial, event.step, strict=True)
+    ]
+    return [pair for pair, count in Counter(pairs).items() if count > 1]
+
+
+def late(url: str) -> list[tuple[int, int]]:
+    """What the log has of an attempt after its end, by trial and attempt."""
+    over, found = set[tuple[int, int]](), list[tuple[int, int]]()
+    for event in events(url):
+        if isinstance(event, Ended):
+            over.add((event.trial, event.attempt))
+        elif isinstance(event, Reports):
+            found += [pair for pair in zip(event.trial, event.attempt, strict=True) if pair in over]
+        elif isinstance(event, Checkpointed) and (event.trial, event.attempt) in over:
+            found.append((event.trial, event.attempt))
+    return found
+
+
+def test_a_drained_node_costs_no_step_and_a_frozen_one_that_comes_back_changes_nothing(
+    tmp_path: Path, nodes: Nodes, launch: Callable[[Path], subprocess.Popen[bytes]]
+) -> None:
+    first = nodes("add 2")
+    changes = {"scheduler": {"name": "none", "max_budget": 400}, "budget": {"trials": 2, "concurrency": 2}}
+    execution = {"runner": "ray", "address": nodes.address, "heartbeat": 5}
+    spec = write_study(tmp_path, **changes, execution=execution)
+    url = str(tmp_path / "studies" / "small")
+    process = launch(spec)
+    until(process, lambda: len(newest(url)) == 2)
+    second = nodes("add 2")
+    nodes("drain 120")
+    until(process, lambda: len(ends(url)) == 2)
+    assert {(event.trial, event.outcome, event.error) for event in ends(url)} == {
+        (0, "moved", None),
+        (1, "moved", None),
+    }
+    until(process, lambda: [e.node for e in starts(url)] == [first, first, second, second])
+    assert repeated(url) == []
+
+    nodes("kill")
+    nodes("add 2")
+    again = max(newest(url))
+    until(process, lambda: min(newest(url)) > again)
+    nodes("freeze")
+    until(process, lambda: len(ends(url)) == 4)
+    assert all(event.outcome == "lost" and event.retry for event in ends(url)[2:])
+    assert all(f"on node {second[:12]}: it gave no sign of life" in str(event.error) for event in ends(url)[2:])
+    until(process, lambda: len(starts(url)) == 6)
+    nodes("thaw")
+    again = max(newest(url))
+    until(process, lambda: min(newest(url)) > again + 10)
+    assert late(url) == []
+    assert [trial.failures for trial in open_study(url).trials] == [0, 0]
