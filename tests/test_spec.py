@@ -284,6 +284,26 @@ def test_a_python_function_is_its_own_objective():
     assert spec.target is train
 
 
+def test_inputs_are_loaded_by_functions_or_by_what_import_strings_name():
+    def load():
+        return 1
+
+    spec = StudySpec(**{**GOOD, "inputs": {"table": load, "words": "data:words"}})
+    assert spec.loaders == {"table": load, "words": "data:words"}
+    assert spec.record()["inputs"]["words"] == "data:words"
+    assert StudySpec(**spec.record()).loaders == spec.record()["inputs"], "as the log has it"
+
+
+@pytest.mark.parametrize("name", ["config", "a b", "1st"])
+def test_an_input_has_the_name_of_an_argument(name):
+    assert f"{name!r} cannot be the name of an argument" in refused(inputs={name: "data:load"})
+
+
+def test_a_command_takes_no_inputs():
+    command = {"objective": None, "command": "python train.py {rate}", "inputs": {"table": "data:load"}}
+    assert "a command has no keyword arguments" in refused(**command)
+
+
 def test_two_specs_that_differ_say_where_and_how():
     before = StudySpec(**GOOD, budget={"trials": 10}, sampler="random").record()
     after = StudySpec(**{**GOOD, "mode": "max"}, budget={"trials": 20}, sampler={"name": "random", "seed": 3}).record()

@@ -120,16 +120,39 @@ def retries(state: StudyState, trial: Trial, outcome: str) -> bool:
     return trial.losses < retry.infrastructure if outcome == "lost" else trial.failures < retry.failures
 
 
-def spent(state: StudyState) -> str | None:
-    """Says which budget of the whole study is used up; None while none is."""
+def spent(state: StudyState, *, time: float | None = None) -> str | None:
+    """Says which budget of the whole study is used up; None while none is.
+
+    `time` is for a driver that is at work, in seconds since the epoch; without it, the last event of the log counts, as
+    a driver that was killed works no longer.
+    """
     wall_time = state.spec.budget.wall_time
-    if wall_time is not None and state.elapsed >= wall_time:
+    if wall_time is not None and state.elapsed_by(time or state.now) >= wall_time:
         return f"the wall time of {wall_time:g} s is used up"
     return None
 
 
+class _Advancing:
+    """The trials that go on, by decision, and are in no batch yet."""
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+
+    def take(self, _: StudyState, trial: Trial) -> None:
+        """See `Index.take`."""
+        if trial.state not in OVER and trial.advance is not None:
+            self.numbers.add(trial.number)
+        else:
+            self.numbers.discard(trial.number)
+
+
+def _advancing(state: StudyState) -> list[Trial]:
+    index = state.changes.index(state, _Advancing, _Advancing)
+    return [state.trials[number] for number in sorted(index.numbers)]
+
+
 def _closing(state: StudyState) -> bool:
-    waiting = any(trial.state == "paused" and trial.advance for trial in state.trials)
+    waiting = any(trial.state == "paused" for trial in _advancing(state))
     return not (state.queue or state.running or waiting or _left(state))
 
 
@@ -151,9 +174,8 @@ def _carried(state: StudyState) -> Iterator[Assignment]:
 
 
 def _advanced(state: StudyState) -> Iterator[Assignment]:
-    for trial in state.trials:
-        if trial.state not in OVER and trial.advance is not None:
-            step = trial.advance
+    for trial in _advancing(state):
+        if (step := trial.advance) is not None:
             yield Assignment(trial=trial.number, budget=step.budget, last=step.last, reason=step.reason)
 
 

@@ -6,9 +6,16 @@ Pure, as `decide` is: the log records what is discarded before a file is deleted
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import islice
+from typing import TypeAlias
 
 from tune_tasks.events import Discarded
-from tune_tasks.study import OVER, Saved, StudyState
+from tune_tasks.indexes import Lowest
+from tune_tasks.study import OVER, StudyState, Trial
+
+_Item: TypeAlias = tuple[int, int]
+"""A checkpoint by its trial and step."""
 
 
 def discard(state: StudyState, *, time: float) -> Discarded | None:
@@ -17,39 +24,67 @@ def discard(state: StudyState, *, time: float) -> Discarded | None:
     Kept are the newest `checkpoints.keep_last` of each trial that may go on, the `checkpoints.keep_best` best of the
     study, and whatever a promotion named. None for one of the two keeps all of those.
     """
-    saved = list(state.saved())
-    kept = {*_newest(state, saved), *_best(state, saved), *_promoted(state)}
-    gone = [item for item in saved if (item.trial, item.step) not in kept]
+    last = state.spec.checkpoints.keep_last
+    saved = state.changes.index(state, (_Saved, last), lambda: _Saved(last))
+    gone = sorted(saved.loose.difference(saved.best.first(state.spec.checkpoints.keep_best), saved.promoted(state)))
     if not gone:
         return None
-    named = {item.reference.key for item in saved if (item.trial, item.step) in kept}
+    named = Counter(saved.keys[item] for item in gone)
     return Discarded(
-        trial=[item.trial for item in gone],
-        step=[item.step for item in gone],
-        keys=tuple(dict.fromkeys(item.reference.key for item in gone if item.reference.key not in named)),
+        trial=[trial for trial, _ in gone],
+        step=[step for _, step in gone],
+        keys=tuple(key for key, count in named.items() if count == saved.names[key]),
         time=time,
     )
 
 
-def _newest(state: StudyState, saved: list[Saved]) -> set[tuple[int, int]]:
-    steps: dict[int, list[int]] = {}
-    for item in saved:
-        if state.trials[item.trial].state not in OVER:
-            steps.setdefault(item.trial, []).append(item.step)
-    last = state.spec.checkpoints.keep_last
-    return {(trial, step) for trial, own in steps.items() for step in (own if last is None else sorted(own)[-last:])}
+class _Saved:
+    """Every checkpoint that there is. `loose` are those that are not among the newest `last` of a trial that goes on.
 
+    `best` ranks them by the value reported with the checkpoint, as a promotion picks its candidate; `names` counts how
+    many name the same place.
+    """
 
-def _best(state: StudyState, saved: list[Saved]) -> list[tuple[int, int]]:
-    """By the value reported with the checkpoint, as a promotion picks its candidate."""
-    valued = sorted(
-        (state.sign * value, item.trial, item.step)
-        for item in saved
-        if state.trials[item.trial].state != "failed" and math.isfinite(value := state.reported(item.trial, item.step))
-    )
-    return [(trial, step) for _, trial, step in valued[: state.spec.checkpoints.keep_best]]
+    def __init__(self, last: int | None) -> None:
+        self._last = last
+        self._steps: dict[int, list[int]] = {}
+        self._known = 0
+        self._promoted: list[_Item] = []
+        self.keys: dict[_Item, str] = {}
+        self.names: Counter[str] = Counter()
+        self.loose: set[_Item] = set()
+        self.best: Lowest[_Item] = Lowest()
 
+    def take(self, state: StudyState, trial: Trial) -> None:
+        """See `Index.take`."""
+        number, over = trial.number, trial.state in OVER
+        for step in self._steps.pop(number, ()):
+            self._forget((number, step))
+        steps = [step for step, _ in trial.checkpoints]
+        newest = [] if over else steps if self._last is None else sorted(steps)[-self._last :]
+        for step, reference in trial.checkpoints:
+            item = (number, step)
+            self.keys[item] = reference.key
+            self.names[reference.key] += 1
+            value = math.nan if trial.state == "failed" else state.sign * state.reported(number, step)
+            self.best.put(item, value if math.isfinite(value) else None)
+            if step not in newest:
+                self.loose.add(item)
+        if steps:
+            self._steps[number] = steps
 
-def _promoted(state: StudyState) -> list[tuple[int, int]]:
-    decisions = (result for key, result in state.steps.items() if key.endswith("/promote/decision"))
-    return [(decision["trial"], decision["step"]) for decision in decisions if decision["trial"] is not None]
+    def promoted(self, state: StudyState) -> list[_Item]:
+        """What promotions named; results of steps are only ever added."""
+        for key in islice(reversed(state.steps), len(state.steps) - self._known):
+            if key.endswith("/promote/decision") and state.steps[key]["trial"] is not None:
+                self._promoted.append((state.steps[key]["trial"], state.steps[key]["step"]))
+        self._known = len(state.steps)
+        return self._promoted
+
+    def _forget(self, item: _Item) -> None:
+        key = self.keys.pop(item)
+        self.names[key] -= 1
+        if not self.names[key]:
+            del self.names[key]
+        self.best.put(item, None)
+        self.loose.discard(item)

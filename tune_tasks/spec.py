@@ -167,7 +167,9 @@ class Execution(_Section):
     min_results: int | None = Field(
         default=None, ge=1, description="a round may end once so many of its trials have; the others are carried over"
     )
-    step_time: Duration | None = Field(default=None, description="longest time of a launch step; the rest is carried")
+    step_time: Duration | None = Field(
+        default=None, description="time after which a launch step ends, as soon as what runs has a checkpoint"
+    )
     address: str | None = Field(
         default=None,
         description="a running Ray cluster, by default one on this machine; for a job its dashboard, http://head:8265",

@@ -175,8 +175,8 @@ class _Decider:
     def retries(self, state: StudyState, trial: Trial, outcome: str) -> bool:
         return decide.retries(state, trial, outcome)
 
-    def spent(self, state: StudyState) -> str | None:
-        return decide.spent(state)
+    def spent(self, state: StudyState, time: float) -> str | None:
+        return decide.spent(state, time=time)
 
     def could_go_on(self, state: StudyState) -> bool:
         return decide.could_go_on(state, self.policy)

@@ -34,6 +34,7 @@ from tune_tasks.events import (
     Requested,
     Started,
 )
+from tune_tasks.indexes import Best, Changes, Queue
 from tune_tasks.spec import StudySpec
 
 TrialStatus: TypeAlias = Literal["queued", "running", "paused", "completed", "pruned", "failed"]
@@ -99,8 +100,17 @@ class Batch:
     exhausted: bool = False
 
 
+class _Indexed:
+    """What a state keeps beside its fields: whoever compares, copies or writes them must not see it."""
+
+    __slots__ = ("changes",)
+
+    def __post_init__(self) -> None:
+        self.changes = Changes()
+
+
 @dataclass(slots=True)
-class StudyState:
+class StudyState(_Indexed):
     """The study as its log tells it. Read its fields as you like; only `apply` may change them."""
 
     study: str = ""
@@ -128,7 +138,11 @@ class StudyState:
     @property
     def elapsed(self) -> float:
         """Seconds that drivers have worked on this study, by the times in the log."""
-        return self.spent + (self.now - self.since if self.since is not None else 0.0)
+        return self.elapsed_by(self.now)
+
+    def elapsed_by(self, time: float) -> float:
+        """The same at a moment after the last event, in seconds since the epoch."""
+        return self.spent + (max(time, self.now) - self.since if self.since is not None else 0.0)
 
     @property
     def job(self) -> int:
@@ -153,7 +167,13 @@ class StudyState:
     @property
     def best(self) -> Trial | None:
         """The trial with the best value among those that did not fail; of equals, the first."""
-        return min(self.ranked(), key=lambda trial: self.sign * _known(trial.value), default=None)
+        first = self.changes.index(self, Best, Best).first()
+        return self.trials[first[0]] if first else None
+
+    @property
+    def waiting(self) -> Queue:
+        """The queue, with the trials that have run before apart from the new ones."""
+        return self.changes.index(self, Queue, Queue)
 
     def ranked(self) -> Iterator[Trial]:
         """The trials that have a value and did not fail."""
@@ -248,6 +268,7 @@ class StudyState:
             if proposal.number != len(self.trials):
                 raise ValueError(f"trial {proposal.number} is proposed, expected trial {len(self.trials)}")
             self.trials.append(Trial(proposal.number, proposal.params, proposal.reason, curves=self.curves))
+            self.changes.note(proposal.number)
         for assignment in event.assignments:
             self._assign(assignment, event.batch)
         self.exhausted = self.exhausted or event.exhausted
@@ -425,6 +446,7 @@ class StudyState:
     def _put(self, trial: Trial) -> None:
         before = self.trials[trial.number].state
         self.trials[trial.number] = trial
+        self.changes.note(trial.number)
         if before != trial.state or trial.state == "queued":
             self.queue.pop(trial.number, None)
             self.running.pop(trial.number, None)
@@ -432,10 +454,6 @@ class StudyState:
                 self.queue[trial.number] = None
             elif trial.state == "running":
                 self.running[trial.number] = None
-
-
-def _known(value: float | None) -> float:
-    return math.inf if value is None else value
 
 
 __all__ = ["OVER", "Advance", "Batch", "Prune", "StudyState", "Trial", "TrialStatus"]

@@ -60,6 +60,14 @@ def test_a_step_ends_after_its_time_and_leaves_the_others_for_the_next(drive: Ca
     assert [trial.state for trial in state.trials] == ["queued"] * 4
 
 
+def test_the_time_of_a_study_runs_out_though_its_trials_say_nothing(drive: Callable[..., StudyState]) -> None:
+    puppet = Puppet(steadily(lambda _: 500.0))
+    state = drive(puppet, budget={"wall_time": 100})
+    assert puppet.asked[:2] == [(0, False), (1, False)]
+    assert puppet.now == pytest.approx(1000 + 500, abs=1), "they are told at once, and end at their first report"
+    assert state.steps["main-0000/launch"]["reason"] == "the wall time of 100 s is used up"
+
+
 def test_a_trial_that_has_had_its_time_is_pruned_with_that_reason(drive: Callable[..., StudyState]) -> None:
     state = drive(Puppet(steadily(lambda trial: 9.0 if trial == 1 else 1.0)), budget={"trial_time": 10})
     assert [trial.state for trial in state.trials] == ["completed", "pruned", "completed", "completed"]

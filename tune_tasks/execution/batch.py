@@ -39,7 +39,7 @@ class BatchDriver(Driver):
         why = ""
         while True:
             self._supply()
-            spent = self.decider.spent(self.state)
+            spent = self._spent()
             waiting = spent is None and next(self._waiting(), None) is not None
             if not self._handed and not waiting:
                 return spent or why or "every trial has run"
@@ -51,7 +51,7 @@ class BatchDriver(Driver):
         """Says why the step shall end though trials still run, and asks them to pause."""
         execution = self.state.spec.execution
         if execution.step_time is not None and self._now() - self._began >= execution.step_time:
-            self._end_all(wait_for_checkpoint=False)
+            self._end_all(wait_for_checkpoint=True)
             return f"the step has run for {execution.step_time:g} s"
         if self._has_results(self._batch):
             self._end_all(wait_for_checkpoint=True)

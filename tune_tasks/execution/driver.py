@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Protocol, assert_never
 
 from tune_tasks.errors import ConfigError, Fenced
@@ -68,8 +69,8 @@ class Decider(Protocol):
         """Picks the checkpoints that nothing needs any more; None where there is none."""
         ...
 
-    def spent(self, state: StudyState) -> str | None:
-        """Says which budget of the whole study is used up; None while none is."""
+    def spent(self, state: StudyState, time: float) -> str | None:
+        """Says which budget of the whole study is used up by now; None while none is."""
         ...
 
     def could_go_on(self, state: StudyState) -> bool:
@@ -100,6 +101,7 @@ class Driver:
         self.state = state
         self.epoch = 0
         self._handed: dict[int, TrialTask] = {}
+        self._unbegun: set[int] = set()
         self._now = clock or _steady()
         self._group = Group(self._now)
         self._heard: dict[int, float] = {}
@@ -137,6 +139,9 @@ class Driver:
         for number in list(self._handed):
             self.runner.stop(number, pause=wait_for_checkpoint or bool(self.state.trials[number].checkpoints))
 
+    def _spent(self) -> str | None:
+        return self.decider.spent(self.state, self._now())
+
     def _idles(self) -> bool:
         """Tells whether a worker is free that the next step could use; asked anew when a trial has ended."""
         if self.decider.streams or self._pausing or not self._ended or len(self._handed) >= self.runner.slots:
@@ -149,15 +154,18 @@ class Driver:
         enough = self.state.spec.execution.min_results
         if enough is None or self.decider.streams:
             return False
-        return sum(t.batch == batch and t.state in OVER | {"paused"} for t in self.state.trials) >= enough
+        planned = (self.state.trials[number] for number, _ in self.state.steps[f"{batch}/sample"]["trials"])
+        ran = [trial for trial in planned if trial.batch == batch and trial.state in OVER | {"paused"}]
+        return len(ran) >= enough
 
     def _waiting(self) -> Iterator[int]:
         """The trials of this driver that wait for a worker: those that have run before, then the new ones."""
         if self._pausing:
             return
-        mine = [n for n in self.state.queue if n not in self._handed and self._mine(self.state.trials[n])]
-        yield from (number for number in mine if self.state.trials[number].attempts)
-        yield from (number for number in mine if not self.state.trials[number].attempts)
+        waiting = self.state.waiting
+        for number in chain(waiting.again, waiting.new):
+            if number not in self._handed and self._mine(self.state.trials[number]):
+                yield number
 
     def _refill(self) -> None:
         """Keeps a streaming study's queue two trials a worker longer than what the workers take now."""
@@ -169,17 +177,17 @@ class Driver:
             pass
 
     def _queued(self) -> int:
-        return sum(number not in self._handed for number in self.state.queue)
+        return len(self.state.queue) - len(self._unbegun)
 
     def _hand_out(self) -> None:
-        if self._pausing or self.decider.spent(self.state):
+        if self._pausing or self._spent():
             return
-        waiting = list(self._waiting())
-        room = self.runner.room(len(waiting))
-        tasks = [self._task(self.state.trials[number]) for number in waiting[: max(room, 0)]]
+        room = max(self.runner.room(self._queued()), 0)
+        tasks = [self._task(self.state.trials[number]) for number in islice(self._waiting(), room)]
         if tasks:
             self._changed = True
             self._handed.update((task.trial, task) for task in tasks)
+            self._unbegun.update(task.trial for task in tasks)
             self.runner.submit(tasks)
 
     @staticmethod
@@ -187,6 +195,7 @@ class Driver:
         return TrialTask(trial.number, trial.attempts + 1, config(trial.params), trial.target, trial.checkpoint)
 
     def _deliver(self, message: Message) -> None:
+        self._unbegun.discard(message.trial)
         if not isinstance(message, Returned):  # the clock of a worker may be wrong by hours
             message = message._replace(time=self._now())
             self._heard[message.trial] = message.time
@@ -276,7 +285,7 @@ class Driver:
         """Commits what is due and heeds the budget: at each message, as an inline runner waits for a whole trial."""
         if self._group and self._group.age >= self.state.spec.execution.group_time:
             self._commit()
-        if not self._pausing and self._handed and self.decider.spent(self.state):
+        if not self._pausing and self._handed and self._spent():
             self._end_all(wait_for_checkpoint=False)
         if self._now() - self._limited >= _TICK:
             self._limited = self._now()

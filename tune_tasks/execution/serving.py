@@ -67,7 +67,7 @@ class JobDriver(Driver):
         """Does what the steps decided about trials that run."""
         self._heed_epoch()
         self._changed = self._ended = True
-        if self._pausing and not self.state.done and not self.decider.spent(self.state):
+        if self._pausing and not self.state.done and not self._spent():
             self._pausing = False  # someone raised the budget
         for number in self._handed:
             if self.state.trials[number].state in OVER:
@@ -85,7 +85,7 @@ class JobDriver(Driver):
 
     def _reason(self, batch: str) -> str | None:
         execution = self.state.spec.execution
-        spent = self.decider.spent(self.state)
+        spent = self._spent()
         waiting = spent is None and any(self.state.trials[number].batch == batch for number in self._waiting())
         if not self._handed and not waiting:
             return spent or "every trial has run"

@@ -7,6 +7,7 @@ not prefer one configuration to another; the sampler offers its candidates, best
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -14,7 +15,7 @@ from tune_tasks.events import Proposal
 from tune_tasks.samplers import generator
 from tune_tasks.samplers.cells import cells
 from tune_tasks.space import Params, Space
-from tune_tasks.study import StudyState
+from tune_tasks.study import StudyState, Trial
 
 REDRAWS = 100
 """Candidates that are looked at before the cells of a finite space are walked through one by one."""
@@ -44,8 +45,7 @@ def propose_untried(
 
     Fewer than `count` come back where the space is finite and used up. `take` hears of every one that is proposed.
     """
-    space = history.spec.space
-    seen = _Seen(space, [trial.params for trial in history.trials])
+    seen = _Seen(history)
     proposals: list[Proposal] = []
     for number in range(len(history.trials), len(history.trials) + count):
         found = seen.first(candidates(number), generator(seed, number))
@@ -60,12 +60,14 @@ def propose_untried(
 class _Seen:
     """The configurations so far, as text, which tells True from 1 and 1 from 1.0 where equality does not."""
 
-    def __init__(self, space: Space, tried: list[Params]) -> None:
+    def __init__(self, history: StudyState) -> None:
+        space = history.spec.space
         parameters = [space[name] for name in space]
         self._space = space
         self._finite = all(parameter.size() for parameter in parameters)
         self._repeats = all(parameter.size() or parameter.when for parameter in parameters)
-        self._keys = {_key(params) for params in tried} if self._repeats else set()
+        self._before = history.changes.index(history, _Tried, _Tried).counts if self._repeats else Counter[str]()
+        self._keys: set[str] = set()
 
     def first(self, candidates: Candidates, rng: random.Random) -> tuple[Params, str] | None:
         for params, reason in islice(candidates, REDRAWS):
@@ -76,7 +78,7 @@ class _Seen:
     def _any_left(self, rng: random.Random) -> tuple[Params, str] | None:
         grid = cells(self._space)
         start = rng.randrange(grid.total)
-        for offset in range(min(grid.total, len(self._keys) + 1)):
+        for offset in range(min(grid.total, len(self._before) + len(self._keys) + 1)):
             cell = grid.at((start + offset) % grid.total)
             params = self._space.choose(lambda name, _, cell=cell: cell[name])  # type: ignore[misc]
             if self._add(params):
@@ -86,10 +88,30 @@ class _Seen:
     def _add(self, params: Params) -> bool:
         """Notes a configuration; says whether it is new."""
         key = _key(params)
-        if key in self._keys:
+        if key in self._before or key in self._keys:
             return False
         self._keys.add(key)
         return True
+
+
+class _Tried:
+    """The configurations of all trials, each with how many have it."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._of: dict[int, str] = {}
+
+    def take(self, _: StudyState, trial: Trial) -> None:
+        """See `Index.take`."""
+        key, known = _key(trial.params), self._of.get(trial.number)
+        if key == known:
+            return
+        self._of[trial.number] = key
+        self.counts[key] += 1
+        if known is not None:
+            self.counts[known] -= 1
+            if not self.counts[known]:
+                del self.counts[known]
 
 
 def _key(params: Params) -> str:

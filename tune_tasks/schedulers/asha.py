@@ -7,12 +7,13 @@ left at 0. The form that only stops trials is another algorithm. This module mus
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Iterator
 from itertools import pairwise
 
 from tune_tasks.events import Advance, Prune
-from tune_tasks.schedulers.rungs import Halving, ranking, rungs, standing, undecided
-from tune_tasks.study import StudyState
+from tune_tasks.indexes import Ranking
+from tune_tasks.schedulers.rungs import Halving, key_at, ranking, rungs, standing, undecided
+from tune_tasks.study import StudyState, Trial
 
 
 class ASHA(Halving):
@@ -28,30 +29,23 @@ class ASHA(Halving):
         The paper's rule never ends a search. Here, when no trial is to come, a rung from which none went on sends its
         best on all the same, so that a small study ends with a complete trial too.
         """
+        levels = self._rungs()
+        ladder = history.changes.index(history, (_Ladder, levels), lambda: _Ladder(levels))
+        decisions: list[Advance | Prune] = []
+        for budget, following in reversed(list(pairwise(levels))):
+            rung = ladder.rungs[budget]
+            advancing = self._advancing(len(rung.reached), closing=closing)
+            decisions += [
+                self.advance(history.trials[number], following, standing(rank, len(rung.reached), budget, advancing))
+                for rank, number in rung.top(advancing)
+            ]
+        return [*decisions, *self._leftovers(history, decisions)] if closing else decisions
+
+    def _leftovers(self, history: StudyState, decisions: list[Advance | Prune]) -> list[Prune]:
+        """The trials whose rung is final: above a rung that still sends trials up, the ranks are not."""
         waiting: dict[int, set[int]] = defaultdict(set)
         for trial in undecided(history.trials):
             waiting[trial.budget].add(trial.number)
-        decisions: list[Advance | Prune] = []
-        for budget, following in reversed(list(pairwise(self._rungs()))):
-            if waiting[budget]:
-                decisions += self._advances(history, waiting[budget], budget, following, closing=closing)
-        return [*decisions, *self._leftovers(history, waiting, decisions)] if closing else decisions
-
-    def _advances(
-        self, history: StudyState, waiting: Collection[int], budget: int, following: int, *, closing: bool
-    ) -> list[Advance]:
-        ranked = ranking(history, history.trials, budget)
-        advancing = self._advancing(len(ranked), closing=closing)
-        return [
-            self.advance(history.trials[number], following, standing(rank, len(ranked), budget, advancing))
-            for rank, number in enumerate(ranked[:advancing], 1)
-            if number in waiting
-        ]
-
-    def _leftovers(
-        self, history: StudyState, waiting: dict[int, set[int]], decisions: list[Advance | Prune]
-    ) -> list[Prune]:
-        """The trials whose rung is final: above a rung that still sends trials up, the ranks are not."""
         advanced = {decision.trial for decision in decisions}
         prunes: list[Prune] = []
         for budget in sorted(waiting):
@@ -72,3 +66,33 @@ class ASHA(Halving):
 
     def _rungs(self) -> tuple[int, ...]:
         return rungs(self.min_budget, self.max_budget, self.reduction_factor)
+
+
+class _Rung:
+    """Who came so far, and who of them waits there for a decision, each best first."""
+
+    def __init__(self) -> None:
+        self.reached, self.waiting = Ranking(), Ranking()
+
+    def top(self, count: int) -> Iterator[tuple[int, int]]:
+        """Those of the best `count` that wait, with their rank among all."""
+        for number in self.waiting:
+            rank = self.reached.rank(number)
+            if rank > count:
+                return
+            yield rank, number
+
+
+class _Ladder:
+    """The rungs below the last, kept sorted, so that a review costs a search and not a pass over all trials."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        self.rungs = {budget: _Rung() for budget in levels[:-1]}
+
+    def take(self, history: StudyState, trial: Trial) -> None:
+        """See `Index.take`."""
+        waits = trial.state == "paused" and trial.advance is None
+        for budget, rung in self.rungs.items():
+            key = key_at(history, trial, budget)
+            rung.reached.put(trial.number, key)
+            rung.waiting.put(trial.number, key if waits and trial.budget == budget else None)

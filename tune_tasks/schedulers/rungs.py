@@ -70,20 +70,21 @@ def undecided(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.state == "paused" and trial.advance is None]
 
 
-def ranking(history: StudyState, trials: Iterable[Trial], budget: int) -> list[int]:
-    """The numbers of the trials that ran up to `budget` and did not fail, best first, of equals the earlier.
+def key_at(history: StudyState, trial: Trial, budget: int) -> float | None:
+    """What a trial is ranked by at a budget, the lowest first; None where it did not run so far, or failed.
 
-    A trial counts by its best value up to that budget, whatever became of it later; one without a value is last.
+    It counts by its best value up to that budget, whatever became of it later; one without a value is last.
     """
-    sign = history.sign
-    found: list[tuple[float, int]] = []
-    for trial in trials:
-        if trial.budget < budget or trial.state == "failed":
-            continue
-        value = trial.value if trial.budget == budget else history.value_at(trial.number, budget)
-        found.append((math.inf if value is None or math.isnan(value) else sign * value, trial.number))
-    found.sort()
-    return [number for _, number in found]
+    if trial.budget < budget or trial.state == "failed":
+        return None
+    value = trial.value if trial.budget == budget else history.value_at(trial.number, budget)
+    return math.inf if value is None or math.isnan(value) else history.sign * value
+
+
+def ranking(history: StudyState, trials: Iterable[Trial], budget: int) -> list[int]:
+    """The numbers of the trials that ran up to `budget` and did not fail, best first, of equals the earlier."""
+    keys = ((key_at(history, trial, budget), trial.number) for trial in trials)
+    return [number for _, number in sorted((key, number) for key, number in keys if key is not None)]
 
 
 def standing(rank: int, count: int, budget: int, advancing: int) -> str:
