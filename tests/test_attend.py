@@ -232,6 +232,16 @@ def test_an_objective_of_this_process_alone_is_refused(study_on: Callable[..., P
         tt.launch_trials(study, tt.sample(study))
 
 
+def test_a_function_for_an_input_that_the_job_cannot_import_is_refused(study_on: Callable[..., Path]) -> None:
+    spec = tt.load_spec(study_on())
+    mine = tt.StudySpec(
+        **{**spec.model_dump(exclude={"inputs"}), "objective": "json:dumps", "inputs": {"n": lambda: 1}}
+    )
+    study = open_study(mine)
+    with pytest.raises(ConfigError, match=r"inputs\.n: .* is known only to this process"):
+        tt.launch_trials(study, tt.sample(study))
+
+
 def test_where_no_dashboard_answers_the_step_says_so_and_may_be_tried_again(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     study = open_study(write_study(tmp_path, execution={"runner": "job", "address": address}))

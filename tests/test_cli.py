@@ -51,7 +51,7 @@ def test_status_report_and_logs_of_a_study(tmp_path: Path) -> None:
 def test_the_schema_names_every_key_and_plug_in() -> None:
     schema = answer("schema")
     assert {"name", "metric", "mode", "space"} == set(schema["required"])
-    assert [{"required": ["objective"]}, {"required": ["command"]}] == schema["oneOf"]
+    assert schema["oneOf"] == [{"required": ["objective"]}, {"required": ["command"]}]
     names = [option["title"] for option in schema["properties"]["scheduler"]["anyOf"][1:]]
     assert {"none", "asha", "hyperband"} <= set(names)
 

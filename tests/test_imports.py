@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_tasks"
 
-PURE = {"errors", "command", "space", "spec", "events", "curves", "indexes", "study"}
+PURE = {"errors", "command", "space", "spec", "events", "curves", "indexes", "trial", "study"}
 CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
@@ -22,6 +22,7 @@ ALLOWED = {
     "command": {"errors"},
     "events": set(),
     "curves": set(),
+    "trial": {"curves", "events"},
     "indexes": {"study"},
     "spec": {"errors", "command", "space"},
     "study": PURE,

@@ -105,6 +105,14 @@ CHOICES = {"type": "categorical", "choices": ["relu", "tanh", "relu"]}
             {"execution": {"runner": "rayy"}},
             "execution.runner: 'rayy' is not allowed; allowed are 'ray', 'job' or 'inline'",
         ),
+        (
+            {"execution": {"notice": "awss"}},
+            "execution.notice: 'awss' is not allowed; allowed are auto, aws, aws-rebalance, google, none, or an",
+        ),
+        ({"execution": {"address": "http://h:8265"}}, "is that of a dashboard, which takes jobs; add runner: job"),
+        ({"resources": {"gpu": 1.5}}, "gpu is 1.5, must be at most 1 or a whole number"),
+        ({"resources": {"memory": "4 bananas"}}, "resources.memory: '4 bananas' is not a size"),
+        ({"environment": {"pip": ["a"], "uv": ["b"]}}, "environment: pip and uv are both given"),
         ({"promotion": {"loader": "abc"}}, "promotion.loader: 'abc' is not an import string"),
     ],
 )

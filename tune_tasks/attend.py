@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tune_tasks.errors import ConfigError, CorruptLog, Fenced, StudyNotFound, TuneError, Unavailable
 from tune_tasks.events import Requested
@@ -39,7 +40,7 @@ def attend(study: Study, batch: str, *, on_change: Callable[[StudyState], None] 
     Raises what the job's driver raised, and `Unavailable` where the cluster is out of reach, or loses one job after
     another.
     """
-    _check_objective(study)
+    _check_shipped(study)
     attendant = _Attendant(study, batch, Jobs(study.spec.execution.address))
     pause, due = _SHORTEST, 0.0
     while f"{batch}/launch" not in study.state.steps:
@@ -130,17 +131,22 @@ def _last_error(said: str, name: str) -> str:
     return "\n".join(lines[starts[-1] :]).partition(": ")[2]
 
 
-def _check_objective(study: Study) -> None:
-    """Refuses an objective that only this process knows: the job imports it by its name."""
-    target, name = study.objective(), study.spec.objective
-    if name is None or not callable(target):
+def _check_shipped(study: Study) -> None:
+    """Refuses an objective, and functions for its inputs, that only this process knows: the job imports by name."""
+    _check_named("objective", study.objective(), study.spec.objective or "", study.folder)
+    for name, loader in study.loaders().items():
+        _check_named(f"inputs.{name}", loader, study.spec.inputs[name], study.folder)
+
+
+def _check_named(path: str, target: Any, name: str, folder: str | None) -> None:
+    if not callable(target):
         return
     try:
-        found = resolve(name, "objective", study.folder)
+        found = resolve(name, path, folder)
     except ConfigError:
         found = None
     if found is not target or name.startswith("__main__:"):
         raise ConfigError(
-            f"objective: {target!r} is known only to this process, and execution.runner: job runs it in another; "
+            f"{path}: {target!r} is known only to this process, and execution.runner: job runs it in another; "
             "put it into a module and name it by an import string"
         )

@@ -61,6 +61,14 @@ def _import_string(value: Any) -> Any:
     return value
 
 
+def _notice(value: Any) -> Any:
+    if isinstance(value, str) and value not in NOTICES and not _IMPORT.fullmatch(value):
+        raise ValueError(f"{value!r} is not allowed; allowed are {', '.join(NOTICES)}, or an import string module:name")
+    return value
+
+
+NOTICES = ("auto", "aws", "aws-rebalance", "google", "none")
+"""Who may be asked by name whether a node goes away."""
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 ImportString = Annotated[str, BeforeValidator(_import_string)]
@@ -189,9 +197,10 @@ class Execution(_Section):
     max_leak: Size | None = Field(
         default=1 << 30, description="memory that a worker may gain after its first trial; then a new one replaces it"
     )
-    notice: str = Field(
+    notice: Annotated[str, BeforeValidator(_notice)] = Field(
         default="auto",
-        description="who is asked whether the node goes away: auto, aws, google, none, or an import string",
+        description="who is asked whether the node goes away: auto, aws, aws-rebalance, google, none, or an "
+        "import string module:name",
     )
     linger: Duration = Field(default=60.0, description="time that a job waits for the next round before it ends")
     group_time: Duration = Field(default=0.1, description="longest time that a report waits for its commit")

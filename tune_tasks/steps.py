@@ -142,7 +142,15 @@ def make_runner(study: Study, *, address: str | None = None) -> Runner:
     if spec.execution.runner == "inline":
         from tune_tasks.execution.inline import InlineRunner  # one runner is loaded, not all
 
-        return InlineRunner(study.url, spec, study.objective(), study.folder, max_budget=budget, objects=study.objects)
+        return InlineRunner(
+            study.url,
+            spec,
+            study.objective(),
+            study.folder,
+            max_budget=budget,
+            objects=study.objects,
+            loaders=study.loaders(),
+        )
     if study.private:
         raise ConfigError(
             f"store: the credentials in the URL of {study.url} do not reach Ray's workers; "
@@ -150,7 +158,15 @@ def make_runner(study: Study, *, address: str | None = None) -> Runner:
         )
     from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
 
-    return RayRunner(study.url, spec, study.objective(), study.folder, max_budget=budget, address=address)
+    return RayRunner(
+        study.url,
+        spec,
+        study.objective(),
+        study.folder,
+        max_budget=budget,
+        address=address,
+        loaders=study.loaders(),
+    )
 
 
 def make_decider(study: Study, batch: str | None = None) -> Decider:

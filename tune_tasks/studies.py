@@ -91,6 +91,10 @@ class Study:
         """
         return self._spec.target if self._spec is not None and self._spec.target else self.spec.objective
 
+    def loaders(self) -> dict[str, Any]:
+        """What loads each input: the Python object where there is one, else its import string."""
+        return (self._spec or self.spec).loaders
+
     @property
     def folder(self) -> str | None:
         """The folder from which the objective is imported first."""
@@ -169,10 +173,16 @@ def _check(spec: StudySpec) -> None:
     plugins.scheduler(spec)
     if spec.command is None:
         spec.resolve_objective()
-    for field in ("loader", "evaluate"):
-        target = getattr(spec.promotion, field)
-        if target:
-            resolve(target, f"promotion.{field}", spec.folder)
+    named = {
+        **{f"inputs.{name}": loader for name, loader in spec.loaders.items()},
+        "resources.function": spec.resources.function,
+        "execution.notice": spec.execution.notice if ":" in spec.execution.notice else None,
+        "promotion.loader": spec.promotion.loader,
+        "promotion.evaluate": spec.promotion.evaluate,
+    }
+    for path, target in named.items():
+        if isinstance(target, str):
+            resolve(target, path, spec.folder)
 
 
 def _create(objects: Objects, log: StudyLog, spec: StudySpec) -> None:

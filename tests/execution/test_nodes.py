@@ -10,7 +10,7 @@ import pytest
 from tune_tasks.execution import nodes as module
 from tune_tasks.execution.lookout import Sight
 from tune_tasks.execution.nodes import Nodes
-from tune_tasks.execution.placement import Shape, Shapes
+from tune_tasks.execution.placement import Shape, Shapes, options
 from tune_tasks.spec import Budget, Resources
 
 TWO = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}}
@@ -73,6 +73,12 @@ def test_there_is_a_slot_even_where_no_node_is_left() -> None:
 def test_trials_that_ask_for_nothing_are_as_many_as_there_are_cores() -> None:
     assert nodes(resources={"cpu": 0}).slots == 4
     assert nodes(resources={"cpu": 0}, concurrency=9).slots == 9
+
+
+def test_ray_is_told_to_keep_workers_off_nodes_that_are_avoided() -> None:
+    shape = Shape.of(Resources())
+    assert options(shape, None, ["b", "a"])["label_selector"] == {"ray.io/node-id": "!in(a,b)"}
+    assert "label_selector" not in options(shape, None, [])
 
 
 def test_shapes_are_equal_where_ray_would_be_asked_for_the_same() -> None:

@@ -93,11 +93,14 @@ def test_a_worker_that_gives_no_sign_of_life_is_lost_and_replaced(start: Any, tm
     assert len(story.of(Over)) == 1
 
 
-def test_a_driver_that_slept_does_not_take_its_workers_for_dead(start: Any, tmp_path: Path) -> None:
-    story, _ = start(objectives.hold, budget=ONE, execution={"heartbeat": 5})
+def test_a_driver_that_slept_with_its_workers_does_not_take_them_for_dead(start: Any, tmp_path: Path) -> None:
+    story, runner = start(objectives.hold, budget=ONE, execution={"heartbeat": 5})
     story.hand(task(0, until=str(tmp_path / "until")))
     story.until(lambda: bool(story.of(Began)))
+    os.kill(pids(story)[0], signal.SIGSTOP)
     time.sleep(6)
+    runner.wait(0.0)
+    os.kill(pids(story)[0], signal.SIGCONT)
     (tmp_path / "until").touch()
     story.until(lambda: bool(story.of(Over)))
     assert outcomes(story.messages) == ["returned"]
@@ -372,18 +375,6 @@ def test_an_input_is_loaded_once_and_shared_by_the_workers_of_a_node(start: Any,
     again = Story(runner)
     again.run(task(3, where=str(tmp_path / "3")))
     assert [os.getpid()] == LOADED
-
-
-def unreadable() -> None:
-    """An input that cannot be loaded."""
-    raise ArithmeticError("the table is on holiday")
-
-
-def test_an_input_that_cannot_be_loaded_is_named(url: str, local_ray: None) -> None:
-    runner = make(objectives.count, url, inputs={"table": "tests.execution.test_ray_workers:unreadable"})
-    with pytest.raises(ConfigError, match=r"inputs.table: '.*unreadable' failed: ArithmeticError: the table is on"):
-        runner.open(lambda _: None)
-    runner.close()
 
 
 class Stillborn(Worker):

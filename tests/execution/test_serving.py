@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import tune_tasks as tt
-from tests.execution.puppet import Puppet, steadily
+from tests.execution.puppet import Puppet, over, steadily
 from tests.studies import events, write_study
 from tune_tasks.errors import Fenced
 from tune_tasks.events import Judged, Opened, Prune, Requested
+from tune_tasks.execution import Message, TrialTask
 from tune_tasks.execution.serving import JobDriver
 from tune_tasks.steps import make_decider
 from tune_tasks.studies import Study, append
@@ -152,3 +153,17 @@ def test_a_step_in_a_job_ends_after_its_time_and_its_trials_run_on(open_one: Cal
     assert "the step has run for 4 s" in steps.outcomes[0].reason
     assert puppet.asked == []
     assert [trial.attempts for trial in state.trials] == [1] * 6
+
+
+def test_the_next_driver_knows_the_nodes_that_failed(open_one: Callable[..., Study]) -> None:
+    def play(task: TrialTask) -> list[tuple[float, Message]]:
+        bad = task.attempt == 1
+        story = steadily(lambda _: 1.0, lambda _: "bad" if bad else "good")(task)
+        return [story[0], (0.5, over(task, "lost", "gone"))] if bad else story
+
+    study, first, second = open_one(retry={"node": 3}), Puppet(play), Puppet(play)
+    ask(study, tt.sample(study).id)
+    driver_of(study, first).serve()
+    assert first.avoided == ("bad",)
+    driver_of(study, second).serve()
+    assert second.avoided == ("bad",)

@@ -24,7 +24,7 @@ class BatchDriver(Driver):
         if not self._take_over(f"{batch}/launch"):
             return self.state
         self._began = self._now()
-        self.runner.open(self._deliver)
+        self._open()
         reason = self._drive()
         self._commit()
         self._decide(lambda: self._launched(batch, reason))

@@ -48,10 +48,14 @@ class Crew:
 
     def takers(self, shape: Shape) -> list[Hired]:
         """The workers of a shape that may be given tasks."""
+        nodes = self._nodes
         return [
             worker
             for worker in self.members
-            if worker.ready and worker.shape == shape and worker.node not in self._nodes.shunned
+            if worker.ready
+            and worker.shape == shape
+            and worker.node not in nodes.shunned
+            and worker.node not in nodes.leaving
         ]
 
     def provide(self, wanted: Mapping[Shape, int]) -> None:

@@ -119,6 +119,11 @@ class Driver:
         """Tells whether a trial that waits is this driver's to run."""
         raise NotImplementedError
 
+    def _open(self) -> None:
+        """Makes the runner ready, and tells it which nodes the log knows to fail."""
+        self.runner.open(self._deliver)
+        self.runner.avoid(self.state.avoided)
+
     def _supply(self) -> None:
         """Hands out what waits."""
         self._refill()

@@ -30,7 +30,7 @@ class JobDriver(Driver):
         self._asked: dict[str, float] = {}
         self._looked = self._busy = self._now()
         self._take_over()
-        self.runner.open(self._deliver)
+        self._open()
         while not self._is_over():
             self._read_on()
             self._supply()
