@@ -87,7 +87,20 @@ def events(url: str) -> list[Event]:
     return [event for segment in StudyLog(open_objects(url)).segments() for event in segment.events]
 
 
-_OWN = {"time", "created", "study", "study_id", "folder", "owner", "worker", "digest", "path", "uri", "position"}
+_OWN = {
+    "time",
+    "created",
+    "study",
+    "study_id",
+    "folder",
+    "owner",
+    "worker",
+    "node",
+    "digest",
+    "path",
+    "uri",
+    "position",
+}
 
 
 def story(url: str) -> list[dict[str, Any]]:

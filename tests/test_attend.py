@@ -18,7 +18,7 @@ import tune_tasks as tt
 from tests.faults.studies import steps
 from tests.servers.processes import free_port
 from tests.servers.ray_nodes import Nodes, cluster
-from tests.studies import COMMAND, events, write_study
+from tests.studies import COMMAND, events, story, write_study
 from tune_tasks.attend import job_name
 from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.events import Opened, Started
@@ -94,6 +94,31 @@ def test_a_launcher_that_is_killed_costs_no_trial_a_step_and_a_retry_attaches_to
     assert drivers(url) == [job_name(study.state, 1)]
     assert Counter(e.trial for e in events(url) if isinstance(e, Started)) == {0: 1, 1: 1}
     assert set(steps(url).values()) == {1}
+
+
+def test_the_same_study_tells_the_same_story_on_every_runner(tmp_path: Path, nodes: Nodes) -> None:
+    """In this process, on a cluster by its address, and as a job on it: one trial at a time, so in one order."""
+    told = {}
+    runners = {"inline": None, "ray": nodes.address, "job": nodes.dashboard}
+    for runner, address in runners.items():
+        execution = {"runner": runner, "address": address, "batch": 4}
+        spec = write_study(tmp_path / runner, execution=execution, budget={"trials": 5, "concurrency": 1})
+        subprocess.run([*COMMAND, "run", str(spec), "--no-promote"], check=True, capture_output=True)
+        whole = story(url_of(spec))
+        told[runner] = [event for event in whole if event["type"] not in {"created", "requested"}]
+        assert sum(event["type"] == "requested" for event in whole) == (runner == "job") * len(rounds(whole))
+    opened = {runner: sum(e["type"] == "opened" for e in events) for runner, events in told.items()}
+    assert opened == {"inline": len(rounds(told["inline"])), "ray": len(rounds(told["ray"])), "job": 1}
+    aside = {"opened", "checkpointed"}  # a checkpoint is published beside the trial, so it is recorded a little later
+    without = {runner: [e for e in events if e["type"] not in aside] for runner, events in told.items()}
+    assert without["inline"] == without["ray"] == without["job"]
+    saved = {runner: {str(e) for e in events if e["type"] == "checkpointed"} for runner, events in told.items()}
+    assert saved["inline"] == saved["ray"] == saved["job"]
+
+
+def rounds(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The launch steps of a story."""
+    return [event for event in told if event["type"] == "launched"]
 
 
 def test_two_launchers_at_once_wait_for_one_job(study_on: Callable[..., Path]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import tune_tasks as tt
 from tests.execution.puppet import Puppet, over, steadily
 from tests.studies import write_study
+from tune_tasks.errors import ConfigError
 from tune_tasks.execution import Began, Message, TrialTask
 from tune_tasks.execution.batch import BatchDriver
 from tune_tasks.steps import make_decider
@@ -136,3 +137,17 @@ def test_a_trial_whose_node_goes_away_goes_on_elsewhere_and_uses_up_no_retry(dri
 
     state = drive(Puppet(play), retry={"infrastructure": 0, "failures": 0})
     assert [(t.state, t.attempts, t.losses, t.failures) for t in state.trials] == [("completed", 3, 0, 0)] * 4
+
+
+def test_an_objective_that_no_worker_can_load_ends_the_study_at_once_with_what_is_missing_and_where(
+    drive: Callable[..., StudyState],
+) -> None:
+    def play(task: TrialTask) -> list[tuple[float, Message]]:
+        error = "'objective:train' cannot be loaded on node:7: ModuleNotFoundError: No module named 'torch'"
+        return [
+            (0.0, Began(task.trial, 1, 0, "puppet", 0.0)),
+            (0.1, over(task, "failed", error)._replace(kind="NotShipped")),
+        ]
+
+    with pytest.raises(ConfigError, match=r"objective: 'objective:train' cannot be loaded on node:7: .*'torch'"):
+        drive(Puppet(play))
