@@ -78,7 +78,7 @@ class _Attendant:
             self._look(job_name(self._study.state, self._study.state.job))
             self._answered = time.monotonic()
         except Unavailable:
-            if self._seen is None or time.monotonic() - self._answered > _PATIENCE:
+            if time.monotonic() - self._answered > _PATIENCE:
                 raise
 
     def _look(self, name: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.processes import ROOT
+from tests.servers.processes import ROOT, free_port
 from tune_tasks.execution.guard import family
 
 
@@ -76,7 +76,9 @@ def main(cpus: int, dashboard: int | None) -> None:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": cpus, "include_dashboard": dashboard is not None}
-    started = Cluster(initialize_head=True, head_node_args={**head, "dashboard_port": dashboard} if dashboard else head)
+    if dashboard is not None:  # the agent takes the jobs; its usual port may be that of another Ray on this machine
+        head |= {"dashboard_port": dashboard, "dashboard_agent_listen_port": free_port()}
+    started = Cluster(initialize_head=True, head_node_args=head)
     added = []
     say(f"cluster: {started.address}")
     try:

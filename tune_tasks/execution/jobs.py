@@ -62,6 +62,8 @@ class Jobs:
             except (RuntimeError, ValueError, TypeError) as error:
                 if self.look(name).condition != "absent":
                     return False
+                if "status code 5" in str(error):  # a head that is still starting has no agent that takes jobs
+                    raise Unavailable(f"the Ray at {self._address} takes no job now: {error}") from error
                 raise ConfigError(f"environment: Ray refuses the job at {self._address}: {error}") from error
         return True
 
