@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,15 @@ def test_what_a_command_leaves_behind_ends_with_it(start: Any, tmp_path: Path) -
     wait_for(lambda: gone(int((tmp_path / "pid").read_text())))
 
 
-def test_an_exception_in_the_runners_thread_ends_the_command(start: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, also where whoever started the tests has it ignored, as a shell does for its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_exception_in_the_runners_thread_ends_the_command(start: Any, tmp_path: Path, interruptible: None) -> None:
     story = start('echo $$ > pid; sleep 0.5; kill -INT "$PPID"; sleep 600')
     with pytest.raises(KeyboardInterrupt):
         story.run(task())
