@@ -144,6 +144,28 @@ def _drive(runner: Any, tasks: list[Any]) -> None:
     assert count["rows"] == REPORTS * len(tasks)
 
 
+def _warm(runner: Any) -> None:
+    """Runs trials until each worker has had one; those that are up first take more."""
+    from tune_tasks.execution import Began, Over, TrialTask
+
+    workers, running = set[str](), set[int]()
+
+    def deliver(message: Any) -> None:
+        if isinstance(message, Began):
+            workers.add(message.worker)
+        elif isinstance(message, Over):
+            running.discard(message.trial)
+
+    runner.open(deliver)
+    for number in itertools.count(1):
+        if len(workers) == WORKERS and not running:
+            return
+        if runner.room(WORKERS) and len(workers) < WORKERS:
+            running.add(-number)
+            runner.submit([TrialTask(-number, 1, {"x": 1.0}, None, None)])
+        runner.wait(0.01)
+
+
 def spec_of(trials: int, folder: Path, **execution: Any) -> Any:
     """The study of this benchmark."""
     from tune_tasks import StudySpec
@@ -164,14 +186,13 @@ def spec_of(trials: int, folder: Path, **execution: Any) -> Any:
 
 @contextmanager
 def warm_runner(spec: Any) -> Iterator[Any]:
-    """A runner that has run one trial, which no log knows, on each of its workers."""
+    """A runner that has run a trial, which no log knows, on each of its workers."""
     from tune_tasks import open_study
-    from tune_tasks.execution import TrialTask
     from tune_tasks.steps import make_runner
 
     with embedded_ray():
         runner = make_runner(open_study(spec))
-        _drive(runner, [TrialTask(-1 - number, 1, {"x": 1.0}, None, None) for number in range(WORKERS)])
+        _warm(runner)
         yield runner
         runner.close()
 
