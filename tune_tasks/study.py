@@ -224,8 +224,7 @@ class StudyState(_Indexed):
         if trial.state in OVER or trial.state == "running":
             raise ValueError(f"trial {trial.number} is {trial.state} and cannot be assigned")
         self._put(
-            replace(
-                trial,
+            trial.changed(
                 state="queued",
                 target=assignment.budget,
                 last=assignment.last,
@@ -240,14 +239,14 @@ class StudyState(_Indexed):
             raise ValueError(f"epoch {event.epoch} is opened after epoch {self.epoch}")
         self._close(self.now)
         for number in list(self.running):
-            self._put(replace(self._stood(self.trials[number], self.now), state="queued", why="its driver went away"))
+            self._put(self._stood(self.trials[number], self.now).changed(state="queued", why="its driver went away"))
         self.epoch, self.owner, self.since, self.now = event.epoch, event.owner, event.time, event.time
 
     def _start(self, event: Started) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
         if trial.state == "queued" and event.attempt > trial.attempts:
-            self._put(replace(trial, state="running", attempts=event.attempt, began=event.time, node=event.node))
+            self._put(trial.changed(state="running", attempts=event.attempt, began=event.time, node=event.node))
 
     def _report(self, event: Reports) -> None:
         rows_of: dict[int, list[int]] = {}
@@ -274,14 +273,14 @@ class StudyState(_Indexed):
             if signed < best:  # never where it is NaN
                 best, step = signed, index + 1
         value = None if step is None else sign * best
-        return replace(trial, value=value, best_step=step, budget=self.curves.length(trial.number))
+        return trial.changed(value=value, best_step=step, budget=self.curves.length(trial.number))
 
     def _checkpoint(self, event: Checkpointed) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
         if event.attempt == trial.attempts and trial.state == "running":
             kept = tuple(item for item in trial.checkpoints if item[0] < event.step)
-            self._put(replace(trial, checkpoints=(*kept, (event.step, event.checkpoint))))
+            self._put(trial.changed(checkpoints=(*kept, (event.step, event.checkpoint))))
 
     def _discard(self, event: Discarded) -> None:
         for number, step in zip(event.trial, event.step, strict=True):
@@ -293,7 +292,7 @@ class StudyState(_Indexed):
                 raise ValueError(
                     f"the checkpoint of step {step} is the newest of trial {number}, which is {trial.state}"
                 )
-            self._put(replace(trial, checkpoints=kept))
+            self._put(trial.changed(checkpoints=kept))
 
     def _end(self, event: Ended) -> None:
         trial = self.trials[event.trial]
@@ -308,19 +307,19 @@ class StudyState(_Indexed):
             case "reached":
                 over = trial.last
                 why = f"ran all {trial.budget} steps" if over else trial.why
-                self._put(replace(trial, state="completed" if over else "paused", why=why))
+                self._put(trial.changed(state="completed" if over else "paused", why=why))
             case "returned":
-                self._put(replace(trial, state="completed", why=f"its objective returned after step {trial.budget}"))
+                self._put(trial.changed(state="completed", why=f"its objective returned after step {trial.budget}"))
             case "carried":
-                self._put(replace(trial, state="queued", why="paused at the end of a step"))
+                self._put(trial.changed(state="queued", why="paused at the end of a step"))
             case "moved":
-                self._put(replace(trial, state="queued", why="its node was about to go away"))
+                self._put(trial.changed(state="queued", why="its node was about to go away"))
             case "failed":
                 state: TrialStatus = "queued" if event.retry else "failed"
-                self._put(replace(trial, state=state, failures=trial.failures + 1, error=event.error))
+                self._put(trial.changed(state=state, failures=trial.failures + 1, error=event.error))
             case "lost":
                 state = "queued" if event.retry else "failed"
-                self._put(replace(trial, state=state, losses=trial.losses + 1, error=event.error))
+                self._put(trial.changed(state=state, losses=trial.losses + 1, error=event.error))
             case "stopped":
                 raise ValueError(f"trial {trial.number} stopped without a decision to prune it")
             case _:
@@ -330,7 +329,7 @@ class StudyState(_Indexed):
     def _stood(trial: Trial, time: float) -> Trial:
         """The trial after its attempt has ended."""
         lasted = max(0.0, time - trial.began) if trial.began is not None else 0.0
-        return replace(trial, seconds=trial.seconds + lasted, began=None)
+        return trial.changed(seconds=trial.seconds + lasted, began=None)
 
     def _suspect(self, trial: Trial, *, lost: bool) -> None:
         """Notes that a node lost a trial; a trial that ends there in any other way clears it."""
@@ -342,7 +341,7 @@ class StudyState(_Indexed):
     def _prune(self, number: int, reason: str) -> None:
         trial = self.trials[number]
         if trial.state not in OVER:
-            self._put(replace(trial, state="pruned", advance=None, why=reason))
+            self._put(trial.changed(state="pruned", advance=None, why=reason))
 
     def _launched(self, event: Launched) -> None:
         self._close(event.time)
@@ -354,7 +353,7 @@ class StudyState(_Indexed):
         for advance in event.advances:
             trial = self.trials[advance.trial]
             if trial.state == "paused":
-                self._put(self._inherited(replace(trial, advance=advance, why=advance.reason)))
+                self._put(self._inherited(trial.changed(advance=advance, why=advance.reason)))
         for prune in event.prunes:
             self._prune(prune.trial, prune.reason)
         self.done, self.reason = self.done or event.done, event.reason
@@ -374,7 +373,7 @@ class StudyState(_Indexed):
         source = self.trials[advance.donor].checkpoint
         if source is None or source[0] > trial.budget:
             raise ValueError(f"trial {trial.number} cannot go on from trial {advance.donor}, which is at {source}")
-        return replace(trial, checkpoints=(source,), params=trial.params if advance.params is None else advance.params)
+        return trial.changed(checkpoints=(source,), params=trial.params if advance.params is None else advance.params)
 
     def _close(self, time: float) -> None:
         if self.since is not None:

@@ -5,7 +5,10 @@ This module must not know how an event changes a trial: that is `study.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, fields
+from itertools import repeat
+from operator import attrgetter, call
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tune_tasks.curves import Curves, Report
@@ -44,6 +47,14 @@ class Trial:
     checkpoints: tuple[tuple[int, CheckpointRef], ...] = ()
     curves: Curves = field(default_factory=Curves, repr=False, compare=False)
 
+    def changed(self, **values: Any) -> Trial:
+        """A copy in which these values differ. It is made for each report, so it must take less than `replace` does."""
+        copy = object.__new__(Trial)
+        deque(map(call, _SETTERS, repeat(copy), _VALUES(self)), maxlen=0)
+        for name, value in values.items():
+            _SETTERS[_PLACES[name]](copy, value)
+        return copy
+
     @property
     def reports(self) -> list[Report]:
         """Everything that the trial reported, step by step."""
@@ -53,6 +64,12 @@ class Trial:
     def checkpoint(self) -> tuple[int, CheckpointRef] | None:
         """The newest recorded checkpoint, with its step."""
         return max(self.checkpoints, key=lambda item: item[0]) if self.checkpoints else None
+
+
+_NAMES = [field.name for field in fields(Trial)]
+_PLACES = {name: place for place, name in enumerate(_NAMES)}
+_SETTERS: list[Any] = [vars(Trial)[name].__set__ for name in _NAMES]
+_VALUES = attrgetter(*_NAMES)
 
 
 class Saved(NamedTuple):

@@ -282,7 +282,10 @@ def _here() -> str:
 def _broken(error: BaseException) -> tuple[str, str, str]:
     """How an error ended an attempt. A store that gave no answer is not the trial's fault, as a lost node is not."""
     lost = isinstance(error, CheckpointError) and isinstance(error.__cause__, Unavailable)
-    return "lost" if lost else "failed", describe(error), type(error).__name__
+    text = describe(error)
+    if isinstance(error, NotShipped):  # it is shown to a person as an error of the spec: the point of it comes first
+        text = f"{error}\n{text}"
+    return "lost" if lost else "failed", text, type(error).__name__
 
 
 def describe(error: BaseException) -> str:
