@@ -15,12 +15,13 @@ import resource
 import time
 from typing import Any
 
+from tune_tasks.sections import Plugin
 from tune_tasks.simulate import Play, Scenario, simulate
 from tune_tasks.simulate.landscape import Landscape
 from tune_tasks.simulate.model import Assumed
 from tune_tasks.simulate.pool import PREEMPTIONS, Pool, monthly
 from tune_tasks.simulate.run import play
-from tune_tasks.spec import Plugin, StudySpec
+from tune_tasks.spec import StudySpec
 
 STEP = 30.0
 MOST = 27

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_tasks"
 
-PURE = {"errors", "command", "space", "spec", "events", "curves", "indexes", "trial", "study"}
+PURE = {"errors", "command", "sections", "space", "spec", "events", "curves", "indexes", "trial", "study"}
 CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
@@ -24,7 +24,8 @@ ALLOWED = {
     "curves": set(),
     "trial": {"curves", "events"},
     "indexes": {"study"},
-    "spec": {"errors", "command", "space"},
+    "sections": set(),
+    "spec": {"errors", "command", "sections", "space"},
     "study": PURE,
     "samplers": PURE | {"samplers"},
     "schedulers": PURE | {"schedulers"},

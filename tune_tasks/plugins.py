@@ -15,7 +15,8 @@ from tune_tasks.samplers import GROUP as SAMPLERS
 from tune_tasks.samplers import Sampler
 from tune_tasks.schedulers import GROUP as SCHEDULERS
 from tune_tasks.schedulers import Scheduler
-from tune_tasks.spec import Plugin, StudySpec, explain
+from tune_tasks.sections import Plugin
+from tune_tasks.spec import StudySpec, explain
 
 _BUILT_IN = {
     SAMPLERS: {

@@ -11,7 +11,7 @@ from tune_tasks.execution import nodes as module
 from tune_tasks.execution.lookout import Sight
 from tune_tasks.execution.nodes import Nodes
 from tune_tasks.execution.placement import Shape, Shapes, options
-from tune_tasks.spec import Budget, Resources
+from tune_tasks.sections import Budget, Resources
 
 TWO = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}}
 

@@ -16,6 +16,7 @@ import pytest
 from tune_tasks.errors import ConfigError
 from tune_tasks.execution import notices
 from tune_tasks.execution.notices import Asked, Aws, Google, Watch, choose
+from tune_tasks.sections import NOTICES
 from tune_tasks.testing.driving import DEADLINE
 
 ACTION = '{"action": "terminate", "time": "2026-11-21T08:22:00Z"}'
@@ -283,3 +284,7 @@ def test_a_name_that_means_nothing_is_refused(name: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         choose(name)
     assert told in str(error.value)
+
+
+def test_a_spec_takes_the_names_that_mean_someone() -> None:
+    assert set(NOTICES) == set(notices._KINDS)

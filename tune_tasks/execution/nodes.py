@@ -14,7 +14,7 @@ from tune_tasks.execution import capacity, cluster
 from tune_tasks.execution.capacity import Amounts
 from tune_tasks.execution.lookout import Sight
 from tune_tasks.execution.placement import Shape
-from tune_tasks.spec import Budget
+from tune_tasks.sections import Budget
 
 _UNSAID = 120.0
 """Seconds until a node has gone that did not say when it goes: two minutes are the longest notice of the clouds."""

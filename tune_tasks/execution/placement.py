@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from tune_tasks.errors import ConfigError
 from tune_tasks.execution.capacity import Amounts
-from tune_tasks.spec import Bundle, Resources, explain, resolve
+from tune_tasks.sections import Bundle, Resources
+from tune_tasks.spec import explain, resolve
 
 _TRACE = 0.001
 """How much of an accelerator type Ray has a trial take: the resource only names the type."""

@@ -19,7 +19,7 @@ from tune_tasks.operate import check_study, copy_study, export_study, follow_eve
 from tune_tasks.operate.formats import FORMATS
 from tune_tasks.operate.gc import GRACE
 from tune_tasks.operate.words import TYPES
-from tune_tasks.spec import Duration
+from tune_tasks.sections import Duration
 from tune_tasks.views.terminal import open_console
 
 _COPY = (

@@ -15,10 +15,11 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from tune_tasks.errors import ConfigError, invalid
+from tune_tasks.sections import Duration
 from tune_tasks.simulate.forecast import PREEMPTIBLE, Scenario, simulate
 from tune_tasks.simulate.pool import PREEMPTIONS, read_trace
 from tune_tasks.simulate.view import show, write
-from tune_tasks.spec import Duration, StudySpec, load_spec, resolve
+from tune_tasks.spec import StudySpec, load_spec, resolve
 from tune_tasks.store.log import StudyLog
 from tune_tasks.store.places import study_objects
 from tune_tasks.study import StudyState
