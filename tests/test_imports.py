@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_tasks"
 
-PURE = {"errors", "command", "sections", "space", "spec", "events", "curves", "indexes", "trial", "study"}
+PURE = {"errors", "command", "sections", "delivery", "space", "spec", "events", "curves", "indexes", "trial", "study"}
 CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
@@ -25,7 +25,8 @@ ALLOWED = {
     "trial": {"curves", "events"},
     "indexes": {"study"},
     "sections": set(),
-    "spec": {"errors", "command", "sections", "space"},
+    "delivery": {"sections"},
+    "spec": {"errors", "command", "sections", "delivery", "space"},
     "study": PURE,
     "samplers": PURE | {"samplers"},
     "schedulers": PURE | {"schedulers"},

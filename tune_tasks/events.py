@@ -70,15 +70,18 @@ class Created(Value):
     study: str
     spec: dict[str, Any]
     folder: str | None = Field(description="The folder of the spec file, a hint for importing its objective.")
+    code: str | None = Field(default=None, description="The version of the code in that folder, as git tells it.")
+    parent: str | None = Field(default=None, description="URL of the study that this one goes on from.")
     time: float
 
 
 class Amended(Value):
-    """A person changed a part of the spec that may change while a study lives."""
+    """A person changed a part of the spec that may change while a study lives, or made a finished study go on."""
 
     type: Literal["amended"] = "amended"
     spec: dict[str, Any]
     changes: tuple[str, ...]
+    reopened: tuple[int, ...] = Field(default=(), description="Completed trials that may now get a larger budget.")
     time: float
 
 
@@ -215,6 +218,33 @@ class Judged(Value):
     time: float
 
 
+class Gate(Value):
+    """One condition of a promotion: what was measured, what was asked, and whether that is enough."""
+
+    name: str
+    passed: bool
+    reason: str = Field(description="in figures")
+    value: float | None = Field(default=None, description="what was measured")
+    low: float | None = Field(default=None, description="what it is at least, at the confidence that was asked")
+    high: float | None = Field(default=None, description="what it is at most, at the same confidence")
+    limit: float | None = Field(default=None, description="what was asked")
+
+
+class Evaluated(Value):
+    """A promote step measured a model with the spec's `evaluate`, once with one seed."""
+
+    type: Literal["evaluated"] = "evaluated"
+    key: str = Field(description="the step key of the promotion")
+    model: str = Field(description="trial-<number>-<step>, or version-<number> of the champion")
+    seed: int
+    metrics: dict[str, float]
+    examples: int = Field(default=0, description="how many examples have a value of their own")
+    place: str | None = Field(default=None, description="key, below the study, of the object with these values")
+    digest: str | None = Field(default=None, description="its SHA-256")
+    error: str | None = Field(default=None, description="why it could not be measured: a champion that does not load")
+    time: float
+
+
 class Promoting(Value):
     """A promote step decided; what follows only carries it out. `trial` is None where the champion stays."""
 
@@ -225,7 +255,25 @@ class Promoting(Value):
     value: float | None
     champion: dict[str, Any] | None
     position: int = Field(description="the log's last segment when this was decided")
+    ledger: int = Field(default=0, description="the last entry of the champions' ledger when this was decided")
+    gates: tuple[Gate, ...] = ()
+    evaluation: dict[str, float] = Field(default_factory=dict, description="the challenger's mean of each metric")
+    bounds: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="between what each metric lies, at the confidence that was asked"
+    )
+    expires: float | None = Field(default=None, description="until when a person may agree; None: nobody has to")
     reason: str
+    time: float
+
+
+class Approved(Value):
+    """A person agreed to a promotion that waits, or refused it."""
+
+    type: Literal["approved"] = "approved"
+    key: str = Field(description="the step key of the promotion")
+    approved: bool
+    by: str
+    why: str
     time: float
 
 
@@ -235,6 +283,27 @@ class Promoted(Value):
     type: Literal["promoted"] = "promoted"
     key: str
     model: dict[str, Any]
+    time: float
+
+
+class Deploying(Value):
+    """A deploy step begins to bring a version to a target; recorded before anything is touched."""
+
+    type: Literal["deploying"] = "deploying"
+    key: str
+    target: str
+    name: str = Field(description="of the endpoint or the folder at the target")
+    version: str | None = Field(description="None: what is there is taken away")
+    previous: str | None = Field(description="the version that was deployed before")
+    time: float
+
+
+class Deployed(Value):
+    """A deploy step is over; `result` is what it returned, as JSON."""
+
+    type: Literal["deployed"] = "deployed"
+    key: str
+    result: dict[str, Any]
     time: float
 
 
@@ -252,8 +321,12 @@ Event: TypeAlias = (
     | Pruned
     | Launched
     | Judged
+    | Evaluated
     | Promoting
+    | Approved
     | Promoted
+    | Deploying
+    | Deployed
 )
 
 _ANY: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])

@@ -16,7 +16,10 @@ from tune_tasks.schedulers import GROUP as SCHEDULERS
 from tune_tasks.space import Categorical, Constant, Float, Grid, Int
 from tune_tasks.spec import StudySpec
 
-SECTIONS = ("command", "resources", "budget", "retry", "checkpoints", "execution", "promotion")
+SECTIONS = (
+    *("command", "resources", "budget", "retry", "checkpoints", "execution", "environment"),
+    *("promotion", "final", "deploy", "retrain"),
+)
 _KINDS = {"sampler": SAMPLERS, "scheduler": SCHEDULERS}
 
 

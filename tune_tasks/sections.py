@@ -214,19 +214,3 @@ class Environment(Section):
         if self.pip is not None and self.uv is not None:
             raise ValueError("pip and uv are both given; Ray takes one of them")
         return self
-
-
-class Promotion(Section):
-    """What becomes of the best trial."""
-
-    model: str | None = Field(default=None, description="name in the model registry; by default the study's")
-    min_improvement: float = Field(default=0.0, ge=0, description="by how much, in the metric, to beat the champion")
-    alias: str = Field(default="champion", description="the registry alias that downstream tasks load")
-    registry: str | None = Field(
-        default=None,
-        description="MLflow URI or 'none'; by default MLFLOW_TRACKING_URI, else a SQLite file in a local store",
-    )
-    loader: ImportString | None = Field(default=None, description="turns a checkpoint folder into a model")
-    evaluate: ImportString | None = Field(
-        default=None, description="gets a checkpoint folder, returns held-out metrics"
-    )

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from tune_tasks.command import Command
+from tune_tasks.delivery import Deploy, Final, Promotion, Retrain, Start
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.sections import (
     IMPORT_STRING,
@@ -33,7 +34,6 @@ from tune_tasks.sections import (
     Execution,
     ImportString,
     Plugin,
-    Promotion,
     Resources,
     Retry,
     Section,
@@ -68,6 +68,18 @@ class StudySpec(Section):
     execution: Execution = Field(default=Execution(), description="how trials are run")
     environment: Environment = Field(default=Environment(), description="what the cluster needs to run the study")
     promotion: Promotion = Field(default=Promotion(), description="what becomes of the best trial")
+    final: Final | None = Field(default=None, description="train the winner once more, on all the data")
+    deploy: Deploy | None = Field(default=None, description="where the champion goes")
+    retrain: Retrain = Field(default=Retrain(), description="how the next run of a schedule begins")
+    tracking: tuple[Plugin, ...] = Field(
+        default=(Plugin(name="mlflow"),),
+        description="where the study is shown: mlflow, tensorboard, files, plug-ins",
+    )
+    start: tuple[Start, ...] = Field(default=(), description="configurations to try first, each as params by name")
+    data: str | None = Field(
+        default=None, description="what is trained on, for the record: a URL, a version or a digest"
+    )
+    series: str | None = Field(default=None, description="the schedule that this study is one run of")
     inputs: dict[str, ImportString] = Field(
         default_factory=dict,
         description="loaded once where the driver runs, by these functions, and handed to the objective by keyword",

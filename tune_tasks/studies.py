@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Event)
 
-_AMENDABLE = frozenset({"budget", "resources", "retry", "checkpoints", "execution", "environment", "promotion"})
+_AMENDABLE = frozenset(
+    {"budget", "resources", "retry", "checkpoints", "execution", "environment"}
+    | {"promotion", "final", "deploy", "retrain", "tracking"}
+)
 
 
 class Study:
@@ -178,7 +181,11 @@ def _check(spec: StudySpec) -> None:
         "resources.function": spec.resources.function,
         "execution.notice": spec.execution.notice if ":" in spec.execution.notice else None,
         "promotion.loader": spec.promotion.loader,
+        "promotion.example": spec.promotion.example,
         "promotion.evaluate": spec.promotion.evaluate,
+        **{f"promotion.gates.{number}": gate for number, gate in enumerate(spec.promotion.gates)},
+        "final.objective": spec.final.objective if spec.final else None,
+        "deploy.canary.check": spec.deploy.canary.check if spec.deploy and spec.deploy.canary else None,
     }
     for path, target in named.items():
         if isinstance(target, str):

@@ -15,11 +15,15 @@ from tune_tasks.curves import Curves
 from tune_tasks.events import (
     Advance,
     Amended,
+    Approved,
     Assignment,
     Checkpointed,
     Created,
+    Deployed,
+    Deploying,
     Discarded,
     Ended,
+    Evaluated,
     Event,
     Judged,
     Launched,
@@ -32,6 +36,7 @@ from tune_tasks.events import (
     Reports,
     Requested,
     Started,
+    Value,
 )
 from tune_tasks.indexes import Best, Changes, Queue
 from tune_tasks.spec import StudySpec
@@ -54,6 +59,8 @@ class StudyState(_Indexed):
     study: str = ""
     spec: StudySpec = None  # type: ignore[assignment]  # the first event is always Created
     folder: str | None = None
+    code: str | None = None
+    parent: str | None = None
     trials: list[Trial] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
     queue: dict[int, None] = field(default_factory=dict)
@@ -168,8 +175,9 @@ class StudyState(_Indexed):
         match event:
             case Created():
                 self.study, self.folder, self.spec = event.study, event.folder, StudySpec(**event.spec)
+                self.code, self.parent = event.code, event.parent
             case Amended():
-                self.spec, self.done = StudySpec(**event.spec), False
+                self._amend(event)
             case Planned():
                 self._plan(event)
             case Requested():
@@ -193,13 +201,37 @@ class StudyState(_Indexed):
                 self._launched(event)
             case Judged():
                 self._judge(event)
-            case Promoting():
-                self.steps[f"{event.key}/decision"] = event.model_dump(mode="json", exclude={"type"})
+            case Evaluated() | Promoting() | Approved() | Promoted() | Deploying() | Deployed():
+                self._deliver(event)
+            case _:
+                assert_never(event)
+
+    def _deliver(self, event: Evaluated | Promoting | Approved | Promoted | Deploying | Deployed) -> None:
+        """What follows the search: each step's parts stand below its key until its result does."""
+        match event:
             case Promoted():
                 self.steps[event.key] = event.model
                 self.promotions.append(event.model)
+            case Deployed():
+                self.steps[event.key] = event.result
+            case Evaluated():
+                self.steps[f"{event.key}/{event.model}/{event.seed}"] = _told(event)
+            case Promoting():
+                self.steps[f"{event.key}/decision"] = _told(event)
+            case Approved():
+                self.steps[f"{event.key}/approval"] = _told(event)
+            case Deploying():
+                self.steps[f"{event.key}/intent"] = _told(event)
             case _:
                 assert_never(event)
+
+    def _amend(self, event: Amended) -> None:
+        self.spec, self.done, self.exhausted = StudySpec(**event.spec), False, False
+        for number in event.reopened:
+            trial = self.trials[number]
+            if trial.state != "completed":
+                raise ValueError(f"trial {number} is {trial.state}: only a completed one is reopened")
+            self._put(trial.changed(state="paused", last=False, why="may go on: the study was extended"))
 
     def _plan(self, event: Planned) -> None:
         for proposal in event.proposals:
@@ -391,6 +423,10 @@ class StudyState(_Indexed):
                 self.queue[trial.number] = None
             elif trial.state == "running":
                 self.running[trial.number] = None
+
+
+def _told(event: Value) -> dict[str, Any]:
+    return event.model_dump(mode="json", exclude={"type"})
 
 
 __all__ = ["OVER", "Advance", "Batch", "Prune", "Saved", "StudyState", "Trial", "TrialStatus"]

@@ -10,13 +10,18 @@ from typing import Any
 from tune_tasks.events import (
     Advance,
     Amended,
+    Approved,
     Assignment,
     Checkpointed,
     CheckpointRef,
     Created,
+    Deployed,
+    Deploying,
     Discarded,
     Ended,
+    Evaluated,
     Event,
+    Gate,
     Judged,
     Launched,
     Opened,
@@ -45,7 +50,8 @@ STUDY = "0123456789abcdef"
 
 
 def created(study: str = STUDY) -> Created:
-    return Created(study=study, spec=SPEC.record(), folder="/where/it/was", time=1000.0)
+    spec, folder = SPEC.record(), "/where/it/was"
+    return Created(study=study, spec=spec, folder=folder, code="4f2a", parent="memory://parent", time=1000.0)
 
 
 def replayed(events: Iterable[Event]) -> StudyState:
@@ -99,8 +105,12 @@ class Happenings:
             self._request,
             self._launched,
             self._amend,
+            self._evaluated,
             self._promoting,
+            self._approved,
             self._promoted,
+            self._deploying,
+            self._deployed,
         ]
         for _ in range(tries):
             self.time += self.random.choice([0.0, 0.25, 3.0])
@@ -257,7 +267,34 @@ class Happenings:
 
     def _amend(self) -> Event:
         spec = SPEC.model_copy(update={"name": self.random.choice(["small", "other"])})
-        return Amended(spec=spec.record(), changes=("name",), time=self.time)
+        completed = self._any("completed")
+        reopened = () if completed is None else (completed,)
+        return Amended(spec=spec.record(), changes=("name",), reopened=reopened, time=self.time)
+
+    def _evaluated(self) -> Event:
+        return Evaluated(
+            key=f"promote-{len(self.events)}",
+            model="trial-1-3",
+            seed=self.random.randint(0, 2),
+            metrics={"test loss": self.random.random()},
+            examples=2,
+            place="evaluations/a",
+            digest="b",
+            time=self.time,
+        )
+
+    def _approved(self) -> Event:
+        agreed = self.random.random() < 0.5
+        key = f"promote-{len(self.events)}"
+        return Approved(key=key, approved=agreed, by="Ann", why="seen it", time=self.time)
+
+    def _deploying(self) -> Event:
+        key = f"deploy-{len(self.events)}"
+        return Deploying(key=key, target="serve", name="small", version="4", previous=None, time=self.time)
+
+    def _deployed(self) -> Event:
+        result = {"name": "small", "version": "4", "reason": "its check passed"}
+        return Deployed(key=f"deploy-{len(self.events)}", result=result, time=self.time)
 
     def _promoting(self) -> Event:
         key = f"promote-{len(self.events)}"
@@ -268,6 +305,11 @@ class Happenings:
             value=0.1,
             champion={"version": 3},
             position=len(self.events),
+            ledger=3,
+            gates=(Gate(name="size", passed=True, value=3.0, limit=5.0, reason="size 3 is at most 5"),),
+            evaluation={"test loss": 0.25},
+            bounds={"test loss": (0.125, 0.5)},
+            expires=self.random.choice([None, 5000.0]),
             reason="better",
             time=self.time,
         )

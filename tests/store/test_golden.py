@@ -24,7 +24,7 @@ from tune_tasks.study import StudyState
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMATS = sorted(path.name for path in GOLDEN.glob("format-*"))
 
-SEED = 3
+SEED = 6
 """Of the story in the newest golden log; one in which everything happens that can."""
 
 

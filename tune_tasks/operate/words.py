@@ -9,10 +9,14 @@ from typing import Any, assert_never, get_args
 from tune_tasks.events import (
     Advance,
     Amended,
+    Approved,
     Checkpointed,
     Created,
+    Deployed,
+    Deploying,
     Discarded,
     Ended,
+    Evaluated,
     Event,
     Judged,
     Launched,
@@ -72,7 +76,11 @@ def about(event: Event, trial: int) -> Event | None:  # noqa: PLR0911  # one ret
             return event if event.model.get("trial") == trial else None
         case Started() | Checkpointed() | Ended() | Pruned() | Promoting():
             return event if event.trial == trial else None
-        case Created() | Amended() | Requested() | Opened() | Launched():
+        case Evaluated():
+            return event if event.model.startswith(f"trial-{trial}-") else None
+        case Amended():
+            return event if trial in event.reopened else None
+        case Created() | Requested() | Opened() | Launched() | Approved() | Deploying() | Deployed():
             return None
         case _:
             assert_never(event)
@@ -83,7 +91,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
         case Created():
             return _created(event)
         case Amended():
-            return f"the spec was changed: {', '.join(event.changes)}"
+            reopened = f"; {_trials(event.reopened)} may go on" if event.reopened else ""
+            return f"the spec was changed: {', '.join(event.changes)}{reopened}"
         case Planned():
             return _planned(event)
         case Requested():
@@ -110,9 +119,27 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
             return f"{event.batch} ran: {_counts(event.states)}; {_best(event)}{event.reason}{_avoided(event)}"
         case Judged():
             return _judged(event)
+        case Evaluated() | Promoting() | Approved() | Promoted() | Deploying() | Deployed():
+            return _delivered(event)
+        case _:
+            assert_never(event)
+
+
+def _delivered(event: Evaluated | Promoting | Approved | Promoted | Deploying | Deployed) -> str:
+    match event:
         case Promoting():
             chosen = "the champion stays" if event.trial is None else f"trial {event.trial} at step {event.step}"
-            return f"{chosen}: {event.reason}"
+            waits = "; waits for approval" if event.expires is not None else ""
+            return f"{chosen}: {'; '.join([event.reason, *(gate.reason for gate in event.gates)])}{waits}"
+        case Evaluated():
+            return f"{event.model} with seed {event.seed}: {event.error or parameters(event.metrics)}"
+        case Approved():
+            return f"{event.by} {'agreed to' if event.approved else 'refused'} the promotion {event.key}: {event.why}"
+        case Deploying():
+            what = "is taken away" if event.version is None else f"gets version {event.version}"
+            return f"{event.name} at {event.target} {what}; before it was {event.previous or 'none'}"
+        case Deployed():
+            return f"{event.result.get('name')}: {event.result.get('reason')}"
         case Promoted():
             model = event.model
             what = f"{model.get('uri')} is the {model.get('alias')}" if model.get("promoted") else "the champion stays"
