@@ -9,7 +9,18 @@ from __future__ import annotations
 import time
 
 from tune_tasks.events import Promoted, Promoting
-from tune_tasks.registry import Champion, ModelArtifact, Registry, candidate, carry_out, decide_promotion, default_uri
+from tune_tasks.registry import (
+    FOLDER,
+    Champions,
+    ModelArtifact,
+    Registry,
+    candidate,
+    carry_out,
+    decide_promotion,
+    default_uri,
+)
+from tune_tasks.spec import StudySpec
+from tune_tasks.store import open_objects
 from tune_tasks.studies import Study, record
 from tune_tasks.study import StudyState
 from tune_tasks.tracking import mirror
@@ -20,24 +31,33 @@ def promote(study: Study, *, run: str) -> ModelArtifact:
     state = study.refresh()
     key = f"{run}-{state.rounds.get(run, 0):04d}/promote"
     if key not in state.steps:
-        uri = default_uri(state.spec.promotion.registry, study.url.rpartition("/")[0])
-        registry = Registry(uri) if uri else None
-        if uri:
-            mirror(state, study.url, uri)
-        decided = record(study, f"{key}/decision", lambda state: _decide(state, study.log.head, key, registry))
-        decision = Promoting(**decided)
-        model = carry_out(
-            study.objects, study.state, decision, registry, position=decision.position, folder=study.folder
-        )
+        held = champions(study)
+        held.claim(owner(state.spec))
+        if held.registry is not None:
+            mirror(state, study.url, held.registry.uri)
+        decided = record(study, f"{key}/decision", lambda state: _decide(state, study.log.head, key, held))
+        model = carry_out(study.objects, study.state, Promoting(**decided), held, folder=study.folder)
         done = Promoted(key=key, model=model.model_dump(mode="json"), time=time.time())
         record(study, key, lambda _: done)
     return ModelArtifact(**study.state.steps[key])
 
 
-def _decide(state: StudyState, position: int, key: str, registry: Registry | None) -> Promoting:
+def champions(study: Study) -> Champions:
+    """The champions of the model that a study promotes to: in MLflow, or where there is no registry, in the store."""
+    promotion, store = study.spec.promotion, study.store
+    uri = default_uri(promotion.registry, store)
+    objects = open_objects(f"{store}/{FOLDER}")
+    return Champions(objects, promotion.model or study.spec.name, promotion.alias, Registry(uri) if uri else None)
+
+
+def owner(spec: StudySpec) -> str:
+    """Whose models a study's are: no study of another owner may promote to the same name."""
+    return spec.promotion.owner or spec.series or spec.name
+
+
+def _decide(state: StudyState, position: int, key: str, held: Champions) -> Promoting:
     promotion, best = state.spec.promotion, candidate(state)
-    name = promotion.model or state.spec.name
-    champion = registry.champion(name, promotion.alias) if registry else _last_promoted(state)
+    champion, ledger = held.current(time=time.time())
     better, reason = decide_promotion(
         best.value,
         champion,
@@ -52,24 +72,7 @@ def _decide(state: StudyState, position: int, key: str, registry: Registry | Non
         value=best.value,
         champion=champion.model_dump(mode="json") if champion else None,
         position=position,
+        ledger=ledger,
         reason=reason,
         time=time.time(),
-    )
-
-
-def _last_promoted(state: StudyState) -> Champion | None:
-    """What holds the place of the champion where there is no registry: what this study promoted last."""
-    models = [model for model in state.promotions if model["promoted"]]
-    if not models:
-        return None
-    last = ModelArtifact(**models[-1])
-    return Champion(
-        version=str(len(models)),
-        uri=last.uri or "",
-        value=last.value,
-        metric=last.metric,
-        mode=last.mode,
-        trial=last.trial,
-        study=last.study,
-        path=last.path,
     )

@@ -112,6 +112,8 @@ class StudySpec(Section):
     @field_validator("name")
     @classmethod
     def _safe_name(cls, name: str) -> str:
+        if name.startswith("_"):
+            raise ValueError(f"{name!r} begins with '_', as what tune_tasks itself keeps beside the studies does")
         return check_name(name)
 
     @field_validator("inputs")

@@ -38,9 +38,12 @@ _AMENDABLE = frozenset(
 class Study:
     """A handle on the study at one URL. What it shows is what the log said when it was last refreshed."""
 
-    def __init__(self, objects: Objects, spec: StudySpec | None = None, *, private: bool = False) -> None:
-        """`private`: the store was opened with credentials in its URL, which no worker elsewhere has."""
+    def __init__(
+        self, objects: Objects, spec: StudySpec | None = None, *, store: str | None = None, private: bool = False
+    ) -> None:
+        """`store` is the URL that has the study; `private`: with credentials in it, which no worker elsewhere has."""
         self.objects, self.private = objects, private
+        self.store = store or objects.url.rpartition("/")[0]
         self.log = StudyLog(objects)
         self._spec = spec
         self.clock: Callable[[], float] | None = None
@@ -145,7 +148,8 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     if not isinstance(source, StudySpec):
         objects = study_objects(source)
         study_log(objects)
-        return Study(objects, private=has_credentials(str(source)))
+        private = has_credentials(str(source))
+        return Study(objects, store=str(source).rstrip("/").rpartition("/")[0] if private else None, private=private)
     objects = open_objects(study_url(source))
     log = StudyLog(objects)
     try:
@@ -154,7 +158,8 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
             _create(objects, log, source)
     except Unavailable as error:
         raise Unreachable(f"store: {error}; check the URL in the spec, and the store's address and keys") from error
-    study = Study(objects, source, private=has_credentials(source.store))
+    store = study_url(source).rpartition("/")[0]
+    study = Study(objects, source, store=store, private=has_credentials(source.store))
     _same(study, source, amend=amend)
     return study
 

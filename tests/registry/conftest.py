@@ -12,7 +12,7 @@ import pytest
 from tests.histories import Story
 from tests.mlflow_database import new_database
 from tune_tasks.events import Promoting
-from tune_tasks.registry import ModelArtifact, Registry, candidate, carry_out
+from tune_tasks.registry import FOLDER, Champions, ModelArtifact, Registry, candidate, carry_out
 from tune_tasks.spec import StudySpec
 from tune_tasks.store import Objects, open_objects, publish
 
@@ -95,9 +95,13 @@ class Promotion:
         reference = publish(self.objects, folder, f"ckpt/{number}")
         self.history.train(number, [{"loss": value}], checkpoint=reference)
 
+    def champions(self, registry: Registry | None) -> Champions:
+        store = self.objects.url.rpartition("/")[0]
+        return Champions(open_objects(f"{store}/{FOLDER}"), "tiny", "champion", registry)
+
     def decision(self, registry: Registry | None, key: str = "main/promote") -> Promoting:
         best = candidate(self.history.state)
-        champion = registry.champion("tiny", "champion") if registry else None
+        champion, ledger = self.champions(registry).current(time=2000.0)
         return Promoting(
             key=key,
             trial=best.trial,
@@ -105,13 +109,14 @@ class Promotion:
             value=best.value,
             champion=champion.model_dump(mode="json") if champion else None,
             position=12,
+            ledger=ledger,
             reason="decided by a test",
             time=2000.0,
         )
 
     def carry_out(self, registry: Registry | None, decision: Promoting | None = None) -> ModelArtifact:
         decision = decision or self.decision(registry)
-        return carry_out(self.objects, self.history.state, decision, registry, position=12, folder=self.code)
+        return carry_out(self.objects, self.history.state, decision, self.champions(registry), folder=self.code)
 
 
 @pytest.fixture

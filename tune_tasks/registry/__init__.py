@@ -8,16 +8,20 @@ must not write to the log: the promote step records.
 from __future__ import annotations
 
 from tune_tasks.registry.artifact import Candidate, Champion, ModelArtifact, candidate, decide_promotion
+from tune_tasks.registry.champions import FOLDER, Champions, Reign
 from tune_tasks.registry.place import default_uri
 from tune_tasks.registry.promotion import carry_out
 from tune_tasks.registry.publish import publish_model
 from tune_tasks.registry.versions import Registry
 
 __all__ = [
+    "FOLDER",
     "Candidate",
     "Champion",
+    "Champions",
     "ModelArtifact",
     "Registry",
+    "Reign",
     "candidate",
     "carry_out",
     "decide_promotion",

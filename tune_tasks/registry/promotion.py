@@ -23,7 +23,7 @@ from tune_tasks.errors import ConfigError
 from tune_tasks.events import CheckpointRef, Promoting
 from tune_tasks.registry import package, publish
 from tune_tasks.registry.artifact import ModelArtifact
-from tune_tasks.registry.versions import Registry
+from tune_tasks.registry.champions import Champions
 from tune_tasks.spec import resolve
 from tune_tasks.store import Objects
 from tune_tasks.study import StudyState
@@ -33,18 +33,17 @@ def carry_out(
     objects: Objects,
     state: StudyState,
     decision: Promoting,
-    registry: Registry | None,
+    champions: Champions,
     *,
-    position: int,
     folder: str | None = None,
 ) -> ModelArtifact:
     """Publishes what was decided and returns the artifact; called again with the same decision, it gives the same.
 
-    `position` is the log's last segment when it was decided, `folder` where the loader and `evaluate` are found.
-    The alias moves only where the champion still is the one that the decision was made against; otherwise the artifact
-    says that nothing was promoted, and by whom the alias was moved. Raises `ConfigError`, `CorruptLog`, `Unavailable`.
+    `folder` is where the loader and `evaluate` are found. The alias moves only where the champion still is the one that
+    the decision was made against; otherwise the artifact says that nothing was promoted, and who became the champion.
+    Raises `ConfigError`, `CorruptLog`, `Unavailable`.
     """
-    model = _draft(objects, state, decision, position)
+    model = _draft(objects, state, decision)
     if decision.trial is None or decision.step is None:
         return model
     promotion = state.spec.promotion
@@ -55,12 +54,12 @@ def carry_out(
         if promotion.evaluate and checkpoint is not None:
             measured = evaluate(promotion.evaluate, folder, local)
             model = model.model_copy(update={"evaluation": measured})
-        if registry is None:
-            return publish.write_model(objects, model.model_copy(update={"uri": model.path}))
+        if champions.registry is None:
+            return _crown(objects, champions, model.model_copy(update={"uri": model.path}), decision)
         loader = promotion.loader if checkpoint is not None else None
-        version = registry.register(model, local, loader=loader, near=folder)
+        version = champions.registry.register(model, local, loader=loader, near=folder)
     model = model.model_copy(update={"version": version, "uri": f"models:/{model.name}/{version}"})
-    return _crown(objects, registry, model)
+    return _crown(objects, champions, model, decision)
 
 
 def evaluate(target: str, near: str | None, folder: Path) -> dict[str, float]:
@@ -90,22 +89,19 @@ def _number(target: str, name: object, value: object) -> float:
     return number
 
 
-def _crown(objects: Objects, registry: Registry, model: ModelArtifact) -> ModelArtifact:
-    """Writes model.json and moves the alias, if the champion has not changed since the decision."""
-    now = registry.champion(model.name, model.alias)
-    before = model.champion["version"] if model.champion else None
-    if now is not None and now.version not in {before, model.version}:
-        reason = (
-            f"version {now.version} became the {model.alias} while this was compared with "
-            f"{f'version {before}' if before else 'none'}; promote again under another run"
-        )
-        return model.model_copy(update={"promoted": False, "reason": reason, "uri": None, "path": None})
-    written = publish.write_model(objects, model)
-    registry.move_alias(model.name, model.alias, str(model.version))
-    return written
+def _crown(objects: Objects, champions: Champions, model: ModelArtifact, decision: Promoting) -> ModelArtifact:
+    """Writes model.json and makes the model the champion, if nobody else became it since the decision."""
+    other = champions.objection(model, after=decision.ledger)
+    if other is None:
+        written = publish.write_model(objects, model)
+        other = champions.crown(model, after=decision.ledger)
+        if other is None:
+            return written
+    reason = f"{other}, while this was compared with what was there before; promote again under another run"
+    return model.model_copy(update={"promoted": False, "reason": reason, "uri": None, "path": None})
 
 
-def _draft(objects: Objects, state: StudyState, decision: Promoting, position: int) -> ModelArtifact:
+def _draft(objects: Objects, state: StudyState, decision: Promoting) -> ModelArtifact:
     """The artifact as far as the log alone tells it."""
     spec, number = state.spec, decision.trial
     trial = None if number is None else state.trials[number]
@@ -126,7 +122,7 @@ def _draft(objects: Objects, state: StudyState, decision: Promoting, position: i
         champion=decision.champion,
         study=objects.url,
         study_id=state.study,
-        position=position,
+        position=decision.position,
         spec_digest=hashlib.sha256(record).hexdigest(),
         key=decision.key,
         versions={"python": platform.python_version(), "tune_tasks": tune_tasks.__version__},

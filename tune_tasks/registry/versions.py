@@ -43,6 +43,11 @@ class Registry:
         """Where the registry is, without a password."""
         return self._connection.shown
 
+    @property
+    def uri(self) -> str:
+        """Where the registry is, as it was given."""
+        return self._connection.uri
+
     def champion(self, name: str, alias: str) -> Champion | None:
         """The version under the alias; None where there is no such model, or the alias is on none of its versions."""
         with self._connection.calls() as client:
