@@ -42,7 +42,8 @@ ALLOWED = {
     "studies": CHOOSING | {"store", "plugins", "decide", "retention"},
     "attend": PURE | {"execution", "studies"},
     "operate": PURE | {"store", "views", "operate"},
-    "promote": PURE | {"registry", "tracking", "store", "studies"},
+    "championship": PURE | {"registry", "store", "studies"},
+    "promote": PURE | {"championship", "registry", "tracking", "studies"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""
 

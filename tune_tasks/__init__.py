@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tune_tasks.championship import history, rollback
     from tune_tasks.errors import (
         ConfigError,
         CorruptLog,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "championship": ("history", "rollback"),
     "errors": (
         "ConfigError",
         "CorruptLog",
@@ -70,11 +72,13 @@ __all__ = [
     "evaluate_and_prune",
     "get_checkpoint",
     "get_context",
+    "history",
     "launch_trials",
     "load_spec",
     "open_study",
     "promote_best",
     "report",
+    "rollback",
     "sample",
     "tune",
 ]

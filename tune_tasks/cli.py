@@ -116,9 +116,11 @@ def _add_views(commands: Any) -> None:
 
 
 def _add_operating(commands: Any) -> None:
-    from tune_tasks.operate.commands import add_commands  # as above
+    from tune_tasks.championship import add_commands as add_championship  # as above
+    from tune_tasks.operate.commands import add_commands
     from tune_tasks.simulate.commands import add_command as add_simulate
 
+    add_championship(commands, _open)
     add_commands(commands, _locate)
     add_simulate(commands, _locate, _pair)
 

@@ -8,19 +8,9 @@ from __future__ import annotations
 
 import time
 
+from tune_tasks.championship import champions
 from tune_tasks.events import Promoted, Promoting
-from tune_tasks.registry import (
-    FOLDER,
-    Champions,
-    ModelArtifact,
-    Registry,
-    candidate,
-    carry_out,
-    decide_promotion,
-    default_uri,
-)
-from tune_tasks.spec import StudySpec
-from tune_tasks.store import open_objects
+from tune_tasks.registry import Champions, ModelArtifact, candidate, carry_out, decide_promotion
 from tune_tasks.studies import Study, record
 from tune_tasks.study import StudyState
 from tune_tasks.tracking import mirror
@@ -32,7 +22,7 @@ def promote(study: Study, *, run: str) -> ModelArtifact:
     key = f"{run}-{state.rounds.get(run, 0):04d}/promote"
     if key not in state.steps:
         held = champions(study)
-        held.claim(owner(state.spec))
+        held.claim(state.spec.owner)
         if held.registry is not None:
             mirror(state, study.url, held.registry.uri)
         decided = record(study, f"{key}/decision", lambda state: _decide(state, study.log.head, key, held))
@@ -40,19 +30,6 @@ def promote(study: Study, *, run: str) -> ModelArtifact:
         done = Promoted(key=key, model=model.model_dump(mode="json"), time=time.time())
         record(study, key, lambda _: done)
     return ModelArtifact(**study.state.steps[key])
-
-
-def champions(study: Study) -> Champions:
-    """The champions of the model that a study promotes to: in MLflow, or where there is no registry, in the store."""
-    promotion, store = study.spec.promotion, study.store
-    uri = default_uri(promotion.registry, store)
-    objects = open_objects(f"{store}/{FOLDER}")
-    return Champions(objects, promotion.model or study.spec.name, promotion.alias, Registry(uri) if uri else None)
-
-
-def owner(spec: StudySpec) -> str:
-    """Whose models a study's are: no study of another owner may promote to the same name."""
-    return spec.promotion.owner or spec.series or spec.name
 
 
 def _decide(state: StudyState, position: int, key: str, held: Champions) -> Promoting:

@@ -130,6 +130,16 @@ class StudySpec(Section):
         return self._folder
 
     @property
+    def model(self) -> str:
+        """The name in the registry that the study promotes to."""
+        return self.promotion.model or self.series or self.name
+
+    @property
+    def owner(self) -> str:
+        """Whose models the study's are: no study of another owner may promote to the same name."""
+        return self.promotion.owner or self.series or self.name
+
+    @property
     def target(self) -> Any:
         """The objective as the Python object that was given; None where it was an import string."""
         return self._target

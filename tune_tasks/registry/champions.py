@@ -125,17 +125,17 @@ class Champions:
         return self._add(reign, after)
 
     def rollback(self, version: str | None, *, who: str, why: str, time: float) -> Reign:
-        """Makes an earlier champion the champion again: `version`, by default the one before the present one.
+        """Makes an earlier champion the champion again: `version`, by default the one that the present one replaced.
 
         Raises `ConfigError` where there is no such champion, and `Unavailable` where someone else was faster.
         """
         present, after = self.current(time=time)
-        earlier = {reign.version: reign for reign in self.history()}
+        reigns = self.history()
+        earlier = {reign.version: reign for reign in reigns}
         now = present.version if present else None
         if version is None:
-            order = [reign.version for reign in self.history()]
-            before = [reign.previous for reign in self.history() if reign.version == now and reign.previous]
-            version = before[-1] if before else next((v for v in reversed(order) if v != now), None)
+            before = [reign.previous for reign in reigns if reign.version == now and reign.by != "rollback"]
+            version = before[-1] if before else None
         if version is None or version not in earlier or version == now:
             known = [known for known in earlier if known != now]
             raise invalid(

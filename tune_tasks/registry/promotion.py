@@ -110,7 +110,7 @@ def _draft(objects: Objects, state: StudyState, decision: Promoting) -> ModelArt
     return ModelArtifact(
         promoted=number is not None,
         reason=decision.reason,
-        name=spec.promotion.model or spec.name,
+        name=spec.model,
         alias=spec.promotion.alias,
         trial=number,
         step=decision.step,
