@@ -65,8 +65,8 @@ build: env ## Build the wheels of the three distributions into dist/.
 	@ls dist/*.whl
 
 pins: .venv/bin/uv ## Compile requirements/*.in and the extras to the newest pins that fit.
-	.venv/bin/uv $(PINS) $(EXTRAS) $(STORES) --extra pandas --extra prefect --extra sobol requirements/engine.in \
-		--upgrade --output-file requirements/engine.txt
+	.venv/bin/uv $(PINS) $(EXTRAS) $(STORES) --extra pandas --extra prefect --extra serve --extra sobol \
+		--extra tensorboard requirements/engine.in --upgrade --output-file requirements/engine.txt
 	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow requirements/airflow.in \
 		--upgrade --output-file requirements/airflow.txt
 
