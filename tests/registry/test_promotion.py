@@ -225,6 +225,7 @@ def test_an_alias_that_someone_else_moved_meanwhile_stays_where_it_is(
     model = study.carry_out(registry, decision)
     assert (model.promoted, model.uri) == (False, None)
     assert "version 1 became the champion by promotion (decided by a test), while" in model.reason
+    assert not list(Path(study.objects.url).rglob("model.json"))
     champion = registry.champion("tiny", "champion")
     assert champion is not None
     assert champion.version == "1"
