@@ -4,13 +4,15 @@
     python benchmarks/simulator.py --only use,price
 
 use: busy share of the slots with trials whose speeds differ log-normally with sigma 1, ASHA from 1 to 27 steps of 30 s,
-over 12 mean full trainings, from the first node up to the end. price: what preemptible node-hours cost beside the same
-hours uninterrupted, at published interruption rates. size: 100,000 trials on 1,000 slots, streaming.
+over 12 mean full trainings, from the first node up to the end, on nodes that stay. price: what preemptible node-hours
+cost beside the same hours uninterrupted, at published interruption rates, with sigma 0.5 and 1. size: 100,000 trials
+on 1,000 slots, streaming.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import time
 from typing import Any
@@ -26,6 +28,7 @@ from tune_tasks.spec import StudySpec
 STEP = 30.0
 MOST = 27
 SEEDS = 5
+STAY = 1e9
 FLOWS: dict[str, dict[str, Any]] = {
     "rounds": {"flow": "rounds"},
     "rounds with carry-over": {"flow": "rounds", "runner": "job"},
@@ -59,28 +62,28 @@ def use() -> None:
     for workers in (16, 64):
         for name, execution in FLOWS.items():
             spec = study(100_000, workers, execution, wall_time=12 * MOST * STEP)
-            played = simulate(spec, Scenario(cpus=8, spread=1.0, preemptions=0.0)).plays[0]
+            played = simulate(spec, Scenario(cpus=8, spread=1.0, preemptions=0.0, idle=STAY)).plays[0]
             print(f"{workers:>6}  {name:<24}{played.utilisation:>12.1%}{played.steps:>8}", flush=True)
 
 
 def price() -> None:
     """Node-hours of the same trials with and without preemptions."""
-    print(f"{'rate':<76}{'step':>6}{'taken':>6}{'twice':>6}{'node-hours':>11}{'more':>7}")
-    for step in (STEP, 600.0):
-        plain = [whole(step, 0.0, seed) for seed in range(SEEDS)]
+    print(f"{'rate':<76}{'sigma':>6}{'step':>6}{'taken':>6}{'twice':>6}{'node-hours':>11}{'more':>7}")
+    for spread, step in itertools.product((0.5, 1.0), (STEP, 600.0)):
+        plain = sum(whole(step, spread, 0.0, seed).node_hours for seed in range(SEEDS))
         for name, rate in RATES.items():
-            taken = [whole(step, rate, seed) for seed in range(SEEDS)]
+            taken = [whole(step, spread, rate, seed) for seed in range(SEEDS)]
             hours = sum(played.node_hours for played in taken)
-            more = hours / sum(played.node_hours for played in plain) - 1
             nodes = sum(played.preemptions for played in taken)
             steps = sum(played.repeated for played in taken)
-            print(f"{name:<76}{step:>5.0f}s{nodes:>6}{steps:>6}{hours:>11.1f}{more:>7.1%}", flush=True)
+            row = f"{name:<76}{spread:>6}{step:>5.0f}s{nodes:>6}{steps:>6}{hours:>11.1f}{hours / plain - 1:>7.1%}"
+            print(row, flush=True)
 
 
-def whole(step: float, rate: float, seed: int) -> Play:
+def whole(step: float, spread: float, rate: float, seed: int) -> Play:
     """400 trials of 9 steps each on 4 nodes of 8 slots: the same work, whatever is taken away."""
     spec = study(400, 32, {"flow": "streaming"}).model_copy(update={"scheduler": Plugin(name="none", max_budget=9)})
-    scenario = Scenario(cpus=8, step_time=step, preemptions=rate, seed=seed)
+    scenario = Scenario(cpus=8, step_time=step, spread=spread, preemptions=rate, seed=seed)
     return simulate(spec, scenario).plays[1]
 
 

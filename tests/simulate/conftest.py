@@ -15,13 +15,15 @@ from tune_tasks.spec import StudySpec
 
 @dataclass(frozen=True)
 class Steady:
-    """Every step takes as long; the metric falls from trial number + 1 towards 0."""
+    """Every step takes as long, of trial `slow` 100 times as long; the metric falls from trial number + 1 towards 0."""
 
     seconds: float = 10.0
     fails: int | None = None
+    slow: int | None = None
 
     def course(self, task: TrialTask) -> Course:
-        return Course(self.seconds, lambda step: (task.trial + 1) / step, fails=self.fails)
+        seconds = self.seconds * (100 if task.trial == self.slow else 1)
+        return Course(seconds, lambda step: (task.trial + 1) / step, fails=self.fails)
 
     def assumptions(self) -> Iterator[str]:
         yield "steady"

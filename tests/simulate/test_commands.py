@@ -29,12 +29,13 @@ def test_the_same_command_prints_the_same_bytes_in_two_processes(tmp_path):
 
 def test_the_figures_are_there_for_machines_too(tmp_path, capsys):
     path = write_study(tmp_path)
-    code, out, _ = simulated(capsys, path, "--workers", 3, "--price", 2, "--gpus", 1, "--json")
+    code, out, _ = simulated(capsys, path, "--workers", 3, "--price", 2, "--gpus", 1, "--idle", "10m", "--json")
     forecast = json.loads(out)
     assert code == 0
     on_demand, preemptible = forecast["plays"]
     assert on_demand["cost"] == pytest.approx(2 * on_demand["node_hours"])
     assert preemptible["pool"]["price"] == pytest.approx(0.6)
+    assert preemptible["pool"]["idle"] == 600.0
     assert on_demand["gpu_hours"] == on_demand["node_hours"]
     assert sum(on_demand["trials"].values()) == 9
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tune_tasks.simulate import Scenario, simulate
@@ -68,6 +70,33 @@ def test_while_a_trace_says_that_there_is_no_node_nobody_pays(spec, steady):
     there, away = lost_at(45, spec, steady), lost_at(45, spec, steady, down=100.0)
     assert away.wall_time == there.wall_time + 95.0  # up at 155 instead of 60, when the loss was noticed
     assert away.paid_time == there.paid_time - 5.0  # between 55 and 60 the replacement had waited
+
+
+PAIR = Pool(nodes=2, slots=1, cpus=1, start_up=10, idle=300, notice=0)
+
+
+def test_a_node_that_nothing_waits_for_is_given_back_and_paid_no_longer(spec, steady):
+    """Trial 0 ends at 30, so its node goes at 330; trial 1 takes 1,000 s a step."""
+    played = play(spec(workers=2), PAIR, steady(slow=1))
+    assert (played.wall_time, played.paid_time) == (2010.0, 330.0 + 2010.0)
+    assert (played.start_up_time, played.busy_time, played.idle_time) == (20.0, 2020.0, 300.0)
+    kept = play(spec(workers=2), replace(PAIR, idle=1e6), steady(slow=1))
+    assert (kept.wall_time, kept.paid_time) == (2010.0, 2 * 2010.0)
+
+
+def test_of_the_nodes_that_were_given_back_as_many_are_asked_for_again_as_trials_wait(spec, steady):
+    """The first round ends with a step of trial 1 at 1,010; trial 3 waits from 1,015 on for a node, up at 1,025."""
+    study = spec(trials=4, workers=3, execution={"flow": "rounds", "batch": 3})
+    played = play(study, replace(PAIR, nodes=3), steady(slow=1), between=5)
+    assert played.steps == 8
+    assert (played.wall_time, played.start_up_time) == (2015.0, 40.0)
+    assert played.paid_time == 2 * 330.0 + (1045.0 + 300.0 - 1015.0) + 2015.0
+
+
+def test_a_node_that_is_taken_while_nothing_runs_on_it_is_not_replaced(spec, steady):
+    taken = play(spec(workers=2), replace(PAIR, trace=(Loss(100),)), steady(slow=1))
+    assert (taken.preemptions, taken.lost) == (1, 0)
+    assert (taken.wall_time, taken.paid_time) == (2010.0, 100.0 + 2010.0)
 
 
 def test_a_trial_that_fails_counts_as_failed(spec, steady):

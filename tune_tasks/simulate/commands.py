@@ -46,6 +46,7 @@ _NUMBERS: Mapping[str, str] = {
 }
 _DURATIONS: Mapping[str, str] = {
     "start_up": "from asking for a node to its first trial (default: 2m)",
+    "idle": "without a trial, after which a node is given back until trials wait again (default: 5m)",
     "notice": "between the warning and the end of a preemptible node (default: 30s)",
     "between": "between the launch steps of two rounds (default: 5s)",
 }

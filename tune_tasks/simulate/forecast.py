@@ -14,7 +14,7 @@ from tune_tasks import plugins
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.simulate.landscape import Landscape
 from tune_tasks.simulate.model import Assumed, Model
-from tune_tasks.simulate.pool import PREEMPTIONS, Loss, Pool, slots_of
+from tune_tasks.simulate.pool import IDLE, PREEMPTIONS, Loss, Pool, slots_of
 from tune_tasks.simulate.recorded import Recorded
 from tune_tasks.simulate.result import Forecast
 from tune_tasks.simulate.run import BETWEEN, play
@@ -48,6 +48,7 @@ class Scenario:
     steps: int = STEPS
     failures: float = 0.0
     start_up: float = 120.0
+    idle: float = IDLE
     price: float = 1.0
     preemptible_price: float | None = None
     preemptions: float = PREEMPTIONS
@@ -71,7 +72,7 @@ class Scenario:
 _LEAST: dict[str, float] = {
     **dict.fromkeys(("workers", "nodes", "steps"), 1),
     **dict.fromkeys(("cpus", "gpus", "spread", "failures", "start_up", "price", "preemptible_price"), 0),
-    **dict.fromkeys(("step_time", "preemptions", "notice", "checkpoint_every", "between", "seed"), 0),
+    **dict.fromkeys(("step_time", "idle", "preemptions", "notice", "checkpoint_every", "between", "seed"), 0),
 }
 
 
@@ -144,9 +145,8 @@ def _machines(spec: StudySpec, scenario: Scenario) -> tuple[int, Pool]:
         workers = wanted
         nodes = -(-workers // slots)
     workers = min(workers, nodes * slots)
-    return workers, Pool(
-        nodes, slots, cpus, gpus, start_up=scenario.start_up, price=scenario.price, notice=scenario.notice
-    )
+    alike = {name: getattr(scenario, name) for name in ("start_up", "idle", "price", "notice")}
+    return workers, Pool(nodes, slots, cpus, gpus, **alike)
 
 
 def _flow(spec: StudySpec) -> str:
@@ -161,7 +161,8 @@ def _assumptions(spec: StudySpec, scenario: Scenario, workers: int, pool: Pool, 
     node = "1 node" if pool.nodes == 1 else f"{pool.nodes} nodes"
     yield (
         f"{workers} trials at once on {node} of {pool.cpus:g} cores{gpus}, which hold {pool.slots} each, "
-        f"are up {pool.start_up:g} s after they are asked for, and are paid for from then until the study ends"
+        f"are up {pool.start_up:g} s after they are asked for, and are paid for from then until they have run nothing "
+        f"for {pool.idle:g} s or the study ends; they are asked for again when trials wait"
     )
     yield from model.assumptions()
     every = scenario.checkpoint_every

@@ -19,6 +19,10 @@ PREEMPTIONS = 1 / 24
 VM after 24 hours at the latest (Compute Engine documentation, "Preemptible VM instances"). The AWS Spot Instance
 Advisor gives bands by month, <5%, 5-10%, 10-15%, 15-20% and >20%: 20% are 0.0003 per node-hour (`monthly`)."""
 
+IDLE = 300.0
+"""Seconds without a trial after which a node is given back where nothing is said: as long as Ray's autoscaler waits by
+default on virtual machines (`idle_timeout_minutes: 5`); on Kubernetes it waits 60 s."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -33,6 +37,7 @@ class Pool:
     """Machines of one kind.
 
     `slots`: trials that one node holds. `start_up`: seconds from asking for a node to its first trial, which are paid.
+    `idle`: seconds without a trial after which a node is given back, until trials wait that find no slot.
     `price`: per node-hour. `preemptions`: per node-hour; with a `trace`, that says when instead. `notice`: seconds
     between the warning and the end.
     """
@@ -42,6 +47,7 @@ class Pool:
     cpus: float
     gpus: float = 0.0
     start_up: float = 120.0
+    idle: float = IDLE
     price: float = 1.0
     preemptions: float = 0.0
     notice: float = 30.0

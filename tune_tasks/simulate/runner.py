@@ -68,8 +68,9 @@ class SimulatedRunner:
         """See `Runner.open`."""
         self._deliver = deliver
 
-    def room(self, waiting: int) -> int:  # noqa: ARG002  # the pool has its size
-        """The slots that are free."""
+    def room(self, waiting: int) -> int:
+        """The slots that are free; nodes that were given back are asked for again where these are too few."""
+        self._nodes.want(min(waiting, self.slots - len(self._running)))
         return max(0, min(self._nodes.free, self.slots - len(self._running)))
 
     def submit(self, tasks: Sequence[TrialTask]) -> None:
