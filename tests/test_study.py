@@ -357,6 +357,29 @@ def test_whatever_happens_the_books_agree_and_the_log_tells_it_again(moves, rng)
     assert (list(again.queue), again.elapsed) == (list(history.state.queue), history.state.elapsed)
 
 
+@settings(deadline=None, max_examples=50)
+@given(MOVES, st.randoms(use_true_random=False))
+def test_reports_that_are_heard_one_by_one_do_what_their_events_do(moves, rng):
+    history, heard = History(study_spec(SPACE)), StudyState()
+    history.plan([{"x": 0.5}] * 4, 3)
+    history.start(0)
+    history.report(0, 0.1, 0.5)
+    history.report(0, 0.7, step=1)  # rewrites both
+    for number, move in moves:
+        _move(history, number, move, rng)
+    for event in history.events:
+        if not isinstance(event, Reports):
+            heard.apply(event)
+            continue
+        rows = zip(event.trial, event.attempt, event.step, event.time, event.metrics["loss"], strict=True)
+        for number, attempt, step, time, value in rows:
+            heard.report(number, attempt, step, time, {"loss": value})
+            heard.report(number, attempt - 1, 1, time, {"loss": value / 2})  # of an attempt that is no more
+    assert heard.trials == history.state.trials
+    assert [heard.curve(n) for n in range(4)] == [history.state.curve(n) for n in range(4)]
+    assert heard.now == history.state.now
+
+
 def _move(history, number, move, rng):
     known = trial(history, number)
     if move == "open":

@@ -107,16 +107,20 @@ class Curves:
         live = self._live.get(trial)
         return () if live is None else live.metrics.get(metric, ())
 
-    def reports(self, trial: int) -> list[Report]:
-        """The reports of a trial as objects, in the order of their steps."""
+    def time(self, trial: int, step: int) -> float:
+        """When the trial reported a step, in seconds since the epoch."""
+        return self._times(trial)[step - 1]
+
+    def reports(self, trial: int, after: int = 0) -> list[Report]:
+        """The reports of a trial as objects, in the order of their steps; those `after` a step."""
         curve = self._curve(trial)
         return [
             Report(
                 index + 1,
-                time,
+                curve.time[index],
                 {n: c[index] for n, c in curve.metrics.items() if index < len(c) and not math.isnan(c[index])},
             )
-            for index, time in enumerate(curve.time)
+            for index in range(after, len(curve.time))
         ]
 
     def copy(self) -> Curves:

@@ -176,6 +176,7 @@ class Ended(Value):
     outcome: Literal["reached", "returned", "carried", "failed", "lost", "stopped", "moved"]
     retry: bool = Field(default=False, description="A failed or lost trial is tried again.")
     error: str | None = None
+    node: str | None = Field(default=None, description="The lost node, where the attempt did not begin on it.")
     time: float
 
 

@@ -163,6 +163,9 @@ class Execution(Section):
         default=None,
         description="a running Ray cluster, by default one on this machine; for a job its dashboard, http://head:8265",
     )
+    autoscaler: bool = Field(
+        default=False, description="whether one may add nodes to the cluster: then it is asked ahead for what waits"
+    )
     isolation: Literal["worker", "process"] = Field(
         default="worker", description="process: a fresh process for each trial instead of a warm worker"
     )
@@ -207,10 +210,15 @@ class Environment(Section):
     secrets: tuple[str, ...] = Field(
         default=(), description="names of variables that are taken from the environment of who launches"
     )
-    image: str | None = Field(default=None, description="container image of the workers")
+    image: str | None = Field(
+        default=None, description="container image of the workers, with all they need; Ray runs it with podman"
+    )
 
     @model_validator(mode="after")
     def _one_installer(self) -> Environment:
         if self.pip is not None and self.uv is not None:
             raise ValueError("pip and uv are both given; Ray takes one of them")
+        beside = [name for name in ("pip", "uv", "working_dir") if getattr(self, name) is not None]
+        if self.image is not None and beside:
+            raise ValueError(f"image and {beside[0]} are both given; Ray runs an image as it is, with what is in it")
         return self

@@ -228,10 +228,15 @@ class StudyState(_Indexed):
     def _amend(self, event: Amended) -> None:
         self.spec, self.done, self.exhausted = StudySpec(**event.spec), False, False
         for number in event.reopened:
-            trial = self.trials[number]
-            if trial.state != "completed":
-                raise ValueError(f"trial {number} is {trial.state}: only a completed one is reopened")
-            self._put(trial.changed(state="paused", last=False, why="may go on: the study was extended"))
+            self._put(_reopened(self.trials[number]))
+
+    def report(self, number: int, attempt: int, step: int, time: float, metrics: dict[str, float]) -> None:
+        """Takes one report in as `apply` does an event with nothing else, for a driver that hears them one by one."""
+        trial = self.trials[number]
+        if trial.state == "running" and attempt == trial.attempts:
+            dropped = self.curves.append(number, step, time, metrics.items())
+            self._put(self._valued(trial, afresh=dropped))
+        self.now = max(self.now, time)
 
     def _plan(self, event: Planned) -> None:
         for proposal in event.proposals:
@@ -332,7 +337,7 @@ class StudyState(_Indexed):
         if trial.began is not None and event.attempt == trial.attempts:
             trial = self._stood(trial, event.time)
             self._put(trial)
-            self._suspect(trial, lost=event.outcome == "lost")
+            self._suspect(trial, event.node or trial.node, lost=event.outcome == "lost")
         if event.attempt != trial.attempts or trial.state != "running":
             return
         match event.outcome:
@@ -363,12 +368,12 @@ class StudyState(_Indexed):
         lasted = max(0.0, time - trial.began) if trial.began is not None else 0.0
         return trial.changed(seconds=trial.seconds + lasted, began=None)
 
-    def _suspect(self, trial: Trial, *, lost: bool) -> None:
+    def _suspect(self, trial: Trial, node: str, *, lost: bool) -> None:
         """Notes that a node lost a trial; a trial that ends there in any other way clears it."""
         if not lost:
             self.suspects.pop(trial.node, None)
-        elif trial.node and trial.number not in (known := self.suspects.get(trial.node, [])):
-            self.suspects[trial.node] = [*known, trial.number]
+        elif node and trial.number not in (known := self.suspects.get(node, [])):
+            self.suspects[node] = [*known, trial.number]
 
     def _prune(self, number: int, reason: str) -> None:
         trial = self.trials[number]
@@ -423,6 +428,19 @@ class StudyState(_Indexed):
                 self.queue[trial.number] = None
             elif trial.state == "running":
                 self.running[trial.number] = None
+
+
+def _reopened(trial: Trial) -> Trial:
+    """A trial whose last budget is not the largest any more: what it reaches, or has reached, is to be judged."""
+    match trial.state:
+        case "completed":
+            return trial.changed(state="paused", last=False, why="may go on: the study was extended")
+        case "queued" | "running":
+            return trial.changed(last=False)
+        case "paused" if trial.advance is not None:
+            return trial.changed(advance=trial.advance.model_copy(update={"last": False}))
+        case _:
+            raise ValueError(f"trial {trial.number} is {trial.state} and cannot be reopened")
 
 
 def _told(event: Value) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tune_tasks as tt
 from tests.execution.puppet import Puppet, over, steadily
 from tests.studies import write_study
 from tune_tasks.errors import ConfigError
-from tune_tasks.execution import Began, Message, TrialTask
+from tune_tasks.execution import Began, Message, TrialTask, losses
 from tune_tasks.execution.batch import BatchDriver
 from tune_tasks.steps import make_decider
 from tune_tasks.study import StudyState
@@ -116,6 +116,38 @@ def test_a_node_that_loses_one_trial_after_another_is_avoided_and_named(drive: C
     assert state.steps["main-0000/launch"]["avoided"] == ["bad"]
     assert [trial.losses for trial in state.trials] == [1, 1, 1, 0]
     assert [trial.state for trial in state.trials] == ["completed"] * 4
+
+
+def test_trials_whose_gangs_lost_a_node_do_not_bring_their_own_into_disrepute(drive: Callable[..., StudyState]) -> None:
+    def play(task: TrialTask) -> list[tuple[float, Message]]:
+        story = steadily(lambda _: 1.0, lambda _: "good")(task)
+        lost = over(task, "lost", "node bad of its gang was lost")._replace(node="bad")
+        return [story[0], (0.5, lost)] if task.trial < 3 and task.attempt == 1 else story
+
+    puppet = Puppet(play)
+    state = drive(puppet, retry={"node": 3})
+    assert puppet.avoided == ("bad",)
+    assert [trial.losses for trial in state.trials] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("failures", "state"), [(0, "failed"), (1, "completed")])
+def test_a_trial_that_runs_out_of_memory_twice_in_a_row_has_failed(
+    drive: Callable[..., StudyState], failures: int, state: str
+) -> None:
+    from ray.exceptions import OutOfMemoryError
+
+    full = losses.lost("", losses.why(OutOfMemoryError("1 worker(s) were killed"), None))
+
+    def play(task: TrialTask) -> list[tuple[float, Message]]:
+        story = steadily(lambda _: 1.0)(task)
+        error = {(1, 1): full, (1, 2): full, (2, 1): full, (2, 2): "gone", (2, 3): full}.get(task[:2])
+        return [story[0], (0.5, over(task, "lost", error))] if error else story
+
+    study = drive(Puppet(play), retry={"failures": failures})
+    assert [trial.losses for trial in study.trials] == [0, 1, 3, 0]
+    assert [trial.failures for trial in study.trials] == [0, 1, 0, 0]
+    assert [trial.state for trial in study.trials] == ["completed", state, "completed", "completed"]
+    assert "ran out of memory" in str(study.trials[1].error)
 
 
 def test_a_node_on_which_a_trial_ends_well_in_between_is_not_avoided(drive: Callable[..., StudyState]) -> None:

@@ -85,3 +85,21 @@ def test_shapes_are_equal_where_ray_would_be_asked_for_the_same() -> None:
     named = Resources(cpu=2, function="tests.execution.test_nodes:nodes")
     assert Shape.of(named) == Shape.of(Resources(cpu=2)) != Shape.of(Resources(cpu=2, gpu=1))
     assert Shapes(Resources(), None).vary is False
+
+
+@pytest.mark.parametrize(
+    ("budget", "ahead"),
+    [
+        ({}, 6),
+        ({"share": 0.5}, 5),
+        ({"share": 0.5, "concurrency": 4}, 1),
+        ({"concurrency": 99}, 0),
+    ],
+)
+def test_an_autoscaler_is_asked_for_as_many_slots_again_and_not_beyond_the_concurrency(
+    budget: dict[str, Any], ahead: int
+) -> None:
+    sight = Sight({"a": {"CPU": 6.0}}, {})
+    shape = Shape.of(Resources())
+    assert Nodes(Budget(**budget), shape, sight, autoscaler=True).ahead == ahead
+    assert Nodes(Budget(**budget), shape, sight).ahead == 0

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tune_tasks.errors import ConfigError
-from tune_tasks.execution import Began, Message, Over, Returned, Row, Saved, TrialTask, cluster
+from tune_tasks.execution import Began, Over, Returned, Row, Saved, TrialTask, cluster
 from tune_tasks.execution.ray import RayRunner
 from tune_tasks.store import open_objects
 from tune_tasks.testing import objectives
@@ -34,25 +34,6 @@ def make(objective: Any, url: str, folder: str | None = None, **changes: Any) ->
 class TestRayRunner(RunnerContract):
     def make(self, objective: Any, url: str, folder: str | None = None, **changes: Any) -> RayRunner:
         return make(objective, url, folder, **changes)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return str(tmp_path / "study")
-
-
-@pytest.fixture
-def start(url: str, local_ray: None) -> Iterator[Callable[..., tuple[Story, RayRunner]]]:
-    runners: list[RayRunner] = []
-
-    def start(objective: Any, on_message: Callable[[Message], None] = lambda _: None, **changes: Any) -> Any:
-        runner = make(objective, url, **changes)
-        runners.append(runner)
-        return Story(runner, on_message), runner
-
-    yield start
-    for runner in runners:
-        runner.close()
 
 
 def pids(story: Story) -> list[int]:
@@ -280,18 +261,30 @@ def test_what_ray_says_is_logged_and_not_printed(capsys: pytest.CaptureFixture[s
 EMBEDDED = """
 from tests.execution.test_ray import *
 story = Story(runner := make(objectives.leave_child, sys.argv[1], budget={"concurrency": 1}))
-story.run(task(mark=sys.argv[2]))
-print("ran", flush=True)
-if sys.argv[3] == "wait":
-    time.sleep(600)
+for number, mark in enumerate(sys.argv[2:]):
+    for attempt in range(1, 9):  # the first ones may go to a worker that was killed
+        if not Path(mark).exists():
+            story.run(task(number, attempt, mark=mark))
+    print("ran", flush=True)
+    sys.stdin.readline()
 runner.close()
 """
 
 
-def embedded(tmp_path: Path, how: str) -> subprocess.Popen[str]:
-    """A process that ran a trial, which left a child, on a Ray of its own."""
-    command = [sys.executable, "-c", EMBEDDED, str(tmp_path / "study"), str(tmp_path / "pids"), how]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd())
+def embedded(tmp_path: Path, trials: int) -> subprocess.Popen[str]:
+    """A process that runs trials on a Ray of its own, each of which leaves a child; it waits for a line after each."""
+    marks = [str(tmp_path / f"pids-{number}") for number in range(trials)]
+    command = [sys.executable, "-c", EMBEDDED, str(tmp_path / "study"), *marks]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=Path.cwd())
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ran\n"
+    return process
+
+
+def left(tmp_path: Path, trial: int) -> list[int]:
+    """The child that a trial left, and the worker that ran it."""
+    return [int(pid) for pid in (tmp_path / f"pids-{trial}").read_text().split()]
 
 
 def descendants(pid: int) -> set[int]:
@@ -309,33 +302,26 @@ def descendants(pid: int) -> set[int]:
 
 @pytest.mark.slow
 def test_closing_leaves_no_process_behind_and_says_nothing(tmp_path: Path) -> None:
-    process = embedded(tmp_path, "close")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ran\n"
-    family = descendants(process.pid) | {int(pid) for pid in (tmp_path / "pids").read_text().split()}
-    out, err = process.communicate(timeout=DEADLINE)
+    process = embedded(tmp_path, trials=1)
+    family = descendants(process.pid) | set(left(tmp_path, 0))
+    out, err = process.communicate("\n", timeout=DEADLINE)
     assert (process.returncode, out, err) == (0, "", "")
     eventually_gone(family)
 
 
 @pytest.mark.slow
-def test_what_a_trial_started_ends_with_its_worker(tmp_path: Path) -> None:
-    process = embedded(tmp_path, "wait")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ran\n"
-    child, worker = (int(pid) for pid in (tmp_path / "pids").read_text().split())
+def test_what_a_trial_started_ends_with_its_worker_and_a_killed_driver_takes_its_ray_with_it(tmp_path: Path) -> None:
+    process = embedded(tmp_path, trials=2)
+    child, worker = left(tmp_path, 0)
     os.kill(worker, signal.SIGKILL)
     eventually_gone([child])
-    process.kill()
-    process.communicate()
-
-
-@pytest.mark.slow
-def test_a_killed_driver_takes_its_ray_with_it(tmp_path: Path) -> None:
-    process = embedded(tmp_path, "wait")
+    assert process.stdin is not None
     assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
     assert process.stdout.readline() == "ran\n"
-    family = descendants(process.pid) | {int(pid) for pid in (tmp_path / "pids").read_text().split()}
+    family = descendants(process.pid) | set(left(tmp_path, 1))
+    assert worker not in family
     assert len(family) > 4, "the Ray of this process was found"
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()

@@ -15,6 +15,7 @@ import pytest
 
 from tests.execution.test_ray import make
 from tests.execution.test_ray_workers import step_on
+from tests.servers.ray_nodes import HEAD
 from tune_tasks.errors import ConfigError
 from tune_tasks.execution import Began, Over, Row, Saved, TrialTask
 from tune_tasks.execution.ray import RayRunner
@@ -30,7 +31,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **HEAD})
     try:
         started.add_node(num_cpus=2, resources={"disk": 1})
         started.add_node(num_cpus=2, num_gpus=2)
@@ -321,9 +322,10 @@ def test_slots_are_counted_in_gangs(start: Any) -> None:
 
 DRIVER = """
 from tests.execution.test_ray_nodes import *
-from tune_tasks.execution import cluster
+from tune_tasks.execution import cluster, lookout
 address, study, resources, patience = sys.argv[1], sys.argv[2], eval(sys.argv[3]), float(sys.argv[4])
 cluster._KNOCK_SECONDS = patience
+lookout._EVERY = 0.5
 runner = make(objectives.hold, study, resources=resources, execution={"address": address}, budget={"concurrency": 1})
 story = Story(runner)
 story.hand(task(0, until="/nowhere/at/all"))

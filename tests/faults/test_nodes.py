@@ -26,8 +26,9 @@ LONG = {
 """Two trials that are still at it when everything has gone wrong."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    """One cluster for both: the first test leaves no node but the head, and the second one kills that."""
     with cluster() as started:
         yield started
 
@@ -74,37 +75,6 @@ def newest(url: str) -> list[int]:
 
 def starts(url: str) -> list[Started]:
     return [event for event in events(url) if isinstance(event, Started)]
-
-
-def test_a_lost_node_and_then_the_lost_cluster_with_its_driver_cost_no_recorded_step(
-    tmp_path: Path, nodes: Nodes, launch: Callable[[Path], subprocess.Popen[bytes]]
-) -> None:
-    nodes("add")
-    changes = {**LONG, "scheduler": {"name": "none", "max_budget": 200}}
-    spec = write_study(tmp_path, **changes, execution={"runner": "ray", "address": nodes.address})
-    url = str(tmp_path / "studies" / "small")
-    process = launch(spec)
-    until(process, lambda: len(newest(url)) == 2)
-    nodes("add")
-    nodes("kill")
-    before = min(newest(url))
-    until(process, lambda: {event.trial for event in starts(url) if event.attempt > 1} == {0, 1})
-    lost = [event for event in events(url) if event.type == "ended"]
-    assert {(event.trial, event.outcome, event.retry) for event in lost} == {(0, "lost", True), (1, "lost", True)}
-    assert all(event.step >= before for event in starts(url) if event.attempt > 1)
-    assert [trial.failures for trial in open_study(url).trials] == [0, 0]
-
-    again = max(newest(url))
-    until(process, lambda: min(newest(url)) > again)
-    nodes("head")
-    process.kill()
-    process.wait()
-    recorded = newest(url)
-    local = write_study(tmp_path, **changes, execution={"runner": "inline"})
-    done = subprocess.run([*COMMAND, "run", str(local), "--amend", "--no-promote"], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    assert [trial.budget for trial in open_study(url).trials] == [200, 200]
-    assert {event.trial: event.step for event in starts(url)[-2:]} == dict(enumerate(recorded))
 
 
 def ends(url: str) -> list[Ended]:
@@ -168,3 +138,38 @@ def test_a_drained_node_costs_no_step_and_a_frozen_one_that_comes_back_changes_n
     until(process, lambda: min(newest(url)) > again + 10)
     assert late(url) == []
     assert [trial.failures for trial in open_study(url).trials] == [0, 0]
+    process.kill()
+    process.wait()
+    for _ in range(2):
+        nodes("kill")
+
+
+def test_a_lost_node_and_then_the_lost_cluster_with_its_driver_cost_no_recorded_step(
+    tmp_path: Path, nodes: Nodes, launch: Callable[[Path], subprocess.Popen[bytes]]
+) -> None:
+    nodes("add")
+    changes = {**LONG, "scheduler": {"name": "none", "max_budget": 200}}
+    spec = write_study(tmp_path, **changes, execution={"runner": "ray", "address": nodes.address})
+    url = str(tmp_path / "studies" / "small")
+    process = launch(spec)
+    until(process, lambda: len(newest(url)) == 2)
+    nodes("add")
+    nodes("kill")
+    before = min(newest(url))
+    until(process, lambda: {event.trial for event in starts(url) if event.attempt > 1} == {0, 1})
+    lost = [event for event in events(url) if event.type == "ended"]
+    assert {(event.trial, event.outcome, event.retry) for event in lost} == {(0, "lost", True), (1, "lost", True)}
+    assert all(event.step >= before for event in starts(url) if event.attempt > 1)
+    assert [trial.failures for trial in open_study(url).trials] == [0, 0]
+
+    again = max(newest(url))
+    until(process, lambda: min(newest(url)) > again)
+    nodes("head")
+    process.kill()
+    process.wait()
+    recorded = newest(url)
+    local = write_study(tmp_path, **changes, execution={"runner": "inline"})
+    done = subprocess.run([*COMMAND, "run", str(local), "--amend", "--no-promote"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert [trial.budget for trial in open_study(url).trials] == [200, 200]
+    assert {event.trial: event.step for event in starts(url)[-2:]} == dict(enumerate(recorded))

@@ -57,7 +57,10 @@ class Saved(NamedTuple):
 
 
 class Over(NamedTuple):
-    """An attempt is over. `outcome` is that of `events.Ended`; `kind` names the error's class for a failed trial."""
+    """An attempt is over. `outcome` is that of `events.Ended`; `kind` names the error's class for a failed trial.
+
+    `node` is the one that was lost, by Ray's id, where it is not that of the worker.
+    """
 
     trial: int
     attempt: int
@@ -65,6 +68,7 @@ class Over(NamedTuple):
     error: str | None
     kind: str | None
     time: float
+    node: str = ""
 
 
 class Returned(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any
 
 from tune_tasks import session
 from tune_tasks.errors import ConfigError, TuneError, Unavailable
-from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask
+from tune_tasks.execution import Began, Message, Over, Row, Saved, TrialTask, losses
 from tune_tasks.execution.children import Children
 from tune_tasks.execution.command import CommandError, CommandObjective
 from tune_tasks.execution.output import Output, Upload
@@ -58,6 +58,8 @@ class Workload:
     folder: str | None
     max_budget: int | None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    final: bool = False
 
     @classmethod
     def of(cls, url: str, spec: StudySpec, objective: Any, folder: str | None, max_budget: int | None) -> Workload:
@@ -68,7 +70,8 @@ class Workload:
         if spec.command is not None:
             objective = CommandObjective(spec.command, spec.metric, folder)
         limit = max_budget if max_budget is not None else spec.scheduler.options.get("max_budget")
-        return cls(spec.name, url, spec.metric, objective, folder, limit)
+        final = spec.final is not None and spec.final.of is not None
+        return cls(spec.name, url, spec.metric, objective, folder, limit, data=spec.data, final=final)
 
     def load(self) -> Callable[[dict[str, Any]], Any]:
         """Imports the objective, and constructs it where it is a class. Raises `NotShipped` where it is not here.
@@ -113,6 +116,8 @@ class Attempt:
             self._folder,
             task.budget,
             lambda: self.session.preempted,
+            load.data,
+            load.final,
         )
         self.session = Session(self, load.metric, task.budget)
 
@@ -195,6 +200,8 @@ class Workbench:
         self._objects = objects
         self.children: Children | None = None
         """Set where this process is a worker's own, so that what trials leave behind may be ended."""
+        self.missing: Callable[[], str | None] = lambda: None
+        """Asked after a failure for a node of the trial's gang that has gone: then that is why."""
 
     @property
     def objects(self) -> Objects:
@@ -228,7 +235,10 @@ class Workbench:
             self._end_children()
             self.output.end()
             attempt.close()
-        self.emit(Over(task.trial, task.attempt, outcome, error, kind, time.time()))
+        node = self.missing() if outcome == "failed" else None
+        if node is not None:
+            outcome, error = "lost", losses.torn(node, error)
+        self.emit(Over(task.trial, task.attempt, outcome, error, kind, time.time(), node or ""))
 
     def _end_children(self) -> None:
         ended = self.children.end() if self.children is not None else []

@@ -128,6 +128,15 @@ def nodes() -> dict[str, Amounts]:
     return {node["NodeID"]: node["Resources"] for node in listed if node["Alive"]}
 
 
+def places() -> dict[str, str]:
+    """Where the raylet of each node that lives listens, host:port, by Ray's id."""
+    import ray
+
+    listed: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    alive = (node for node in listed if node["Alive"])
+    return {node["NodeID"]: f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in alive}
+
+
 def draining() -> dict[str, float | None]:
     """The nodes that go away with notice, by Ray's id, and when, in seconds since the epoch; None: it does not say."""
     try:

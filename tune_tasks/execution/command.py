@@ -102,6 +102,8 @@ def _variables(context: Context, checkpoint: Path | None, metrics: str | None) -
         "FOLDER": context.folder,
         "CHECKPOINT": checkpoint,
         "METRICS": context.folder / metrics if metrics else None,
+        "DATA": context.data,
+        "FINAL": 1 if context.final else None,
     }
     with suppress(ConfigError):  # a study without one
         values["MAX_BUDGET"] = context.max_budget

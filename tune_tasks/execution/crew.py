@@ -37,9 +37,9 @@ class Crew:
 
     @property
     def limit(self) -> int:
-        """How many workers there may be; those that find no place yet are what an autoscaler goes by.
+        """How many workers there may be on what there is: of a study that has only a share of the cluster, no more.
 
-        A study that has only a share of the cluster asks for no more than that.
+        By the ones that find no place an autoscaler sees what is needed; `_ask` hires some for it alone.
         """
         budget = self._kit.spec.budget
         if budget.concurrency is None or budget.share < 1:
@@ -54,13 +54,13 @@ class Crew:
             for worker in self.members
             if worker.ready
             and worker.shape == shape
-            and worker.node not in nodes.shunned
-            and worker.node not in nodes.leaving
+            and worker.nodes.isdisjoint(nodes.shunned)
+            and worker.nodes.isdisjoint(nodes.leaving)
         ]
 
     def provide(self, wanted: Mapping[Shape, int]) -> None:
         """Hires workers for so many trials of each shape that wait, and dismisses those that none waits for."""
-        staff = [worker for worker in self.members if not worker.retired]
+        staff = [worker for worker in self.members if not (worker.retired or worker.scout)]
         free: dict[Shape, list[Hired]] = {shape: [] for shape in wanted}
         for worker in sorted(staff, key=lambda worker: worker.starting):
             if not worker.tasks:
@@ -75,13 +75,19 @@ class Crew:
                 self.dismiss(worker)
                 staff.remove(worker)
         for shape, count in missing.items():
-            staff += [self._hire(shape) for _ in range(min(count, self.limit - len(staff)))]
+            hired = [self._hire(shape) for _ in range(min(count, self.limit - len(staff)))]
+            staff += hired
+            missing[shape] -= len(hired)
+        self._ask(missing)
 
     def tend(self) -> None:
         """Moves, dismisses and ends workers whose time has come."""
+        grace = self._kit.spec.execution.stop_grace
         for worker in list(self.members):
-            leaving = self._nodes.leaving.get(worker.node)
-            if worker.starting and worker.idle > _LONG and not self._told:
+            leaving = next((self._nodes.leaving[node] for node in worker.nodes if node in self._nodes.leaving), None)
+            if not worker.torn and (gone := worker.gang & self._nodes.gone):
+                worker.tears(min(gone), grace)
+            if worker.starting and not worker.scout and worker.idle > _LONG and not self._told:
                 self._told = True
                 logger.warning(
                     "Ray has not started a worker for a minute: the cluster may be in use by others, or full"
@@ -91,14 +97,16 @@ class Crew:
                     self.remove(worker)
             elif leaving is not None and worker.gone_by is None:
                 worker.move(*leaving)
-            elif not worker.tasks and (self._is_through(worker) or worker.node in self._nodes.shunned):
+            elif not worker.tasks and (self._is_through(worker) or not worker.nodes.isdisjoint(self._nodes.shunned)):
                 self.dismiss(worker)
 
     def failing(self) -> Iterator[tuple[Hired, str]]:
-        """The workers that must be ended though they run a trial: `silent`, or `unstopped`."""
+        """The workers that must be ended though they run a trial: `silent`, `torn`, or `unstopped`."""
         for worker in self.members:
             if worker.left_by is None and worker.silence >= self._kit.spec.execution.heartbeat:
                 yield worker, "silent"
+            elif worker.torn_by <= self._clock.now and worker.began is not None:
+                yield worker, "torn"
             elif worker.overdue is not None:
                 yield worker, "unstopped"
 
@@ -127,8 +135,26 @@ class Crew:
         for worker in list(self.members):
             self.remove(worker)
 
-    def _hire(self, shape: Shape) -> Hired:
-        worker = Hired(self._kit, shape, self._clock, self._nodes.shunned)
+    def _ask(self, missing: Mapping[Shape, int]) -> None:
+        """Has workers wait for nodes that an autoscaler may bring, for trials for which the cluster is too small.
+
+        They take no place that is there: it may be another study's share. What autoscalers offer for this, to request
+        resources, is one wish for a whole cluster, in which the last study would overrule the others.
+        """
+        room = self._nodes.ahead
+        for shape, count in missing.items():
+            scouts = [worker for worker in self.members if worker.scout and worker.shape == shape]
+            wanted = min(count, room)
+            room -= wanted
+            scouts += [self._hire(shape, ahead=True) for _ in range(wanted - len(scouts))]
+            for worker in scouts[:wanted]:
+                worker.idle_since = self._clock.now
+        for worker in [worker for worker in self.members if worker.scout and worker.idle > _IDLE_SECONDS]:
+            self.remove(worker)
+
+    def _hire(self, shape: Shape, *, ahead: bool = False) -> Hired:
+        off = self._nodes.shunned.union(self._nodes.present if ahead else ())
+        worker = Hired(self._kit, shape, self._clock, off, ahead=ahead)
         self.members.append(worker)
         return worker
 

@@ -26,8 +26,8 @@ from tune_tasks.events import (
     Pruned,
     Started,
 )
-from tune_tasks.execution import Began, Message, Over, Returned, Row, Runner, Saved, TrialTask
-from tune_tasks.execution.group import Group, reports
+from tune_tasks.execution import Began, Message, Over, Returned, Row, Runner, Saved, TrialTask, losses
+from tune_tasks.execution.group import Group
 from tune_tasks.space import config
 from tune_tasks.store import checkpoints
 from tune_tasks.store.log import StudyLog
@@ -221,7 +221,7 @@ class Driver:
 
     def _report(self, row: Row) -> None:
         self._group.report(row)
-        self.state.apply(reports([row]))
+        self.state.report(*row)
         trial = self.state.trials[row.trial]
         if trial.state == "running" and trial.budget == row.step:
             self._prune(self.decider.watch(self.state, trial))
@@ -260,7 +260,7 @@ class Driver:
         self._heard.pop(over.trial, None)
         trial = self.state.trials[over.trial]
         silence = self._silent.pop(over.trial, None)
-        outcome = over.outcome
+        outcome = losses.judged(over.outcome, over.error, trial.error)
         if outcome == "stopped" and trial.state == "running":
             outcome = "failed" if silence else "carried"  # by the end of the budget, not by a decision to prune it
         retry = outcome in {"failed", "lost"} and self.decider.retries(self.state, trial, outcome)
@@ -274,6 +274,7 @@ class Driver:
                     "outcome": outcome,
                     "retry": retry and self._fatal is None,
                     "error": silence if outcome == "failed" and silence else over.error,
+                    "node": over.node or None,
                     "time": over.time,
                 }
             )

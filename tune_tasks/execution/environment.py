@@ -37,8 +37,10 @@ def runtime_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     """The runtime environment of a whole job: that of its workers, and the working directory.
 
     `folder` is that of the spec file. Where the spec names no working directory and the objective lies in that folder,
-    it is that folder. Raises `ConfigError` where it is not there.
+    it is that folder; none goes with an image, which holds the objective. Raises `ConfigError` where it is not there.
     """
+    if spec.environment.image is not None:
+        return worker_env(spec)
     directory = spec.environment.working_dir
     if directory is None:
         directory = folder if _holds_objective(spec, folder) else None
@@ -50,6 +52,13 @@ def runtime_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     if directory is None:
         return worker_env(spec)
     return {**worker_env(spec), "working_dir": directory, "excludes": _EXCLUDED}
+
+
+def refused(error: Exception) -> ConfigError:
+    """What Ray says of an environment that a node could not set up, the point of it first."""
+    missing = "FileNotFoundError" in str(error) and "'podman'" in str(error)
+    point = "a node has no podman, by which Ray runs environment.image; " if missing else ""
+    return ConfigError(f"environment: Ray cannot set it up: {point}{error}")
 
 
 def _listed(packages: tuple[str, ...] | str | None) -> list[str] | str | None:

@@ -48,8 +48,9 @@ class Kit(NamedTuple):
 class Hired:
     """A worker from when Ray was asked for it until its process is ended."""
 
-    def __init__(self, kit: Kit, shape: Shape, clock: Clock, avoided: Collection[str]) -> None:
-        execution, self._clock = kit.spec.execution, clock
+    def __init__(self, kit: Kit, shape: Shape, clock: Clock, avoided: Collection[str], *, ahead: bool = False) -> None:
+        """`ahead`: hired for a place that is not there yet, so that an autoscaler makes one."""
+        execution, self._clock, self._ahead = kit.spec.execution, clock, ahead
         self.name, self.shape = uuid.uuid4().hex, shape
         self._group = placement.gang(shape, avoided)
         options = placement.options(shape, self._group, avoided)
@@ -58,6 +59,11 @@ class Hired:
         terms = Terms(self.name, execution.max_leak, execution.notice)
         self.actor = _actor_class().options(**options).remote(terms, kit.workload)
         self.node = ""
+        self.gang: frozenset[str] = frozenset()
+        """The other nodes that its gang lies on."""
+        self.torn = ""
+        """The one of them that has gone; the trial that runs has until `torn_by` to end by itself."""
+        self.torn_by = float("inf")
         self.tasks: dict[int, TrialTask] = {}
         self.began: Began | None = None
         self.retired = False
@@ -82,6 +88,11 @@ class Hired:
         return not self.node
 
     @property
+    def scout(self) -> bool:
+        """Whether it waits for a node that an autoscaler may bring."""
+        return self._ahead and self.starting
+
+    @property
     def age(self) -> float:
         """Seconds since its running trial began; 0 where none runs."""
         return time.monotonic() - self._since if self.began is not None else 0.0
@@ -101,6 +112,17 @@ class Hired:
         """The trial that runs though it should have stopped by now."""
         running = self.began.trial if self.began is not None else None
         return self.tasks.get(running) if running is not None and self._late(running) else None
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """All nodes that it lies on."""
+        return self.gang | {self.node}
+
+    def tears(self, node: str, grace: float) -> None:
+        """Notes that a node of its gang has gone; it gets no more tasks."""
+        self.torn, self.torn_by = node, self._clock.now + grace
+        self.retired = True
+        self.recall()
 
     def listen(self) -> None:
         """Asks for what it has to say next, after an answer."""

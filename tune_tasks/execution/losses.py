@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _ERROR_CHARACTERS = 2_000
+_MEMORY = "Ray ended it, as its node ran out of memory"
 
 
 def lost(node: str, reason: str) -> str:
@@ -16,10 +17,25 @@ def why(error: Exception, notice: str | None) -> str:
 
     name = type(error).__name__
     if isinstance(error, OutOfMemoryError) or "memory pressure" in str(error):
-        return f"Ray ended it, as its node ran out of memory; let fewer trials run at once: {name}: {error}"
+        return f"{_MEMORY}; let fewer trials run at once, or ask for more resources.memory: {name}: {error}"
     if getattr(error, "preempted", False):
         return f"its node was preempted: {name}: {error}"
     return f"{f'its node was about to go away ({notice}): ' if notice else ''}{name}: {error}"
+
+
+def judged(outcome: str, error: str | None, before: str | None) -> str:
+    """The outcome of an attempt by what it ended with, and the one before it: `failed` where memory ran out twice.
+
+    Where a node is full, Ray ends whoever came last: the first time that may be a neighbour's doing.
+    """
+    twice = _MEMORY in (error or "") and _MEMORY in (before or "")
+    return "failed" if outcome == "lost" and twice else outcome
+
+
+def torn(node: str, error: str | None = None) -> str:
+    """The text of an attempt whose gang lost a node; `error` is what the objective raised for it, if it did."""
+    raised = f"; what the objective raised:\n{error}" if error else " and its objective did not end"
+    return f"node {node[:12]} of its gang was lost{raised}"
 
 
 def silent(seconds: float) -> str:

@@ -5,6 +5,7 @@ This module must not ask Ray for anything but what an autoscaler may add, and mu
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -22,6 +23,11 @@ _FALSE_ALARM = 60.0
 """Seconds after which a node that should have gone is used again."""
 
 
+_AHEAD = 5
+"""Slots that may be asked for of a small cluster at once: as Ray's autoscaler starts at least so many nodes."""
+logger = logging.getLogger(__name__)
+
+
 class Leaving(NamedTuple):
     """A node that goes away: why, by when if that was said, and when it is used again if it is still there."""
 
@@ -33,11 +39,13 @@ class Leaving(NamedTuple):
 class Nodes:
     """What the last look at the cluster showed, and what was heard of its nodes since."""
 
-    def __init__(self, budget: Budget, shape: Shape, sight: Sight) -> None:
-        """`shape` is that of most trials: slots are counted in it."""
-        self._budget, self._shape = budget, shape
+    def __init__(self, budget: Budget, shape: Shape, sight: Sight, *, autoscaler: bool = False) -> None:
+        """`shape` is that of most trials: slots are counted in it; `autoscaler`: one may add nodes."""
+        self._budget, self._shape, self._autoscaler = budget, shape, autoscaler
         self._avoided: frozenset[str] = frozenset()
         self._sight = sight._replace(nodes={})
+        self.gone: frozenset[str] = frozenset()
+        """The nodes that were there once."""
         self.leaving: dict[str, Leaving] = {}
         self.shunned: frozenset[str] = frozenset()
         """The nodes that failed too often, as long as there are others."""
@@ -45,10 +53,28 @@ class Nodes:
         """How many trials run at once; at least 1, as nodes may come."""
         self.see(sight)
 
+    @property
+    def present(self) -> Collection[str]:
+        """The nodes that live."""
+        return self._sight.nodes.keys()
+
+    @property
+    def ahead(self) -> int:
+        """How many workers more than there are slots an autoscaler may be asked for: as many again, and it goes on.
+
+        None where the concurrency alone says how many workers there are: those that find no place ask for one.
+        """
+        concurrency = self._budget.concurrency
+        if not self._autoscaler or (concurrency is not None and self._budget.share == 1):
+            return 0
+        most = max(self.slots, _AHEAD)
+        return most if concurrency is None else max(0, min(most, concurrency - self.slots))
+
     def see(self, sight: Sight) -> None:
         """Takes over what a look at the cluster showed, once."""
         if sight is self._sight:
             return
+        self.gone = (self.gone | self._sight.nodes.keys()) - sight.nodes.keys()
         self._sight = sight
         for node, deadline in sight.draining.items():
             self._expect(node, "Ray drains its node", deadline)
@@ -76,6 +102,9 @@ class Nodes:
         if not needs or capacity.count(needs, strategy, has):
             return
         if capacity.count(needs, strategy, [*has, *cluster.to_come() * len(needs)]):
+            return
+        if self._autoscaler and not cluster.to_come():
+            logger.warning("no node that is there can hold a trial; it is left to the cluster's autoscaler to add one")
             return
         own, *gang = (capacity.shown(need) for need in needs)
         beside = f" and for its gang {'; '.join(gang)} ({strategy})" if gang else ""

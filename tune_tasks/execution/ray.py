@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tune_tasks.errors import ConfigError, TuneError, Unavailable
-from tune_tasks.execution import Began, Message, Over, Returned, Row, TrialTask, losses
+from tune_tasks.execution import Began, Message, Over, Returned, Row, TrialTask, environment, losses
 from tune_tasks.execution.attempt import Workload, describe
 from tune_tasks.execution.hired import Clock, Hired
 from tune_tasks.execution.pace import SHORT, Pace
 from tune_tasks.execution.placement import Shape, Shapes
 from tune_tasks.execution.site import Site
-from tune_tasks.execution.worker import Noticed, Ready, Swollen, Word
+from tune_tasks.execution.worker import Noticed, Ready, Swollen, Torn, Word
 from tune_tasks.spec import StudySpec
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ class RayRunner:
         except RayTaskError as error:
             raise TuneError(f"a worker cannot run trials: {error.cause}") from error
         except RuntimeEnvSetupError as error:
-            raise ConfigError(f"environment: Ray cannot set it up: {error}") from error
+            raise environment.refused(error) from error
         except RayError as error:
             if "creation task" in str(error):
                 raise TuneError(f"a worker could not start: {error}") from error
@@ -258,9 +258,11 @@ class RayRunner:
         if how == "silent":
             text = losses.lost(worker.node, losses.silent(worker.silence))
             return self._ended(worker, "lost", text, None)
+        if how == "torn":
+            return self._ended(worker, "lost", losses.torn(worker.torn), None, worker.torn)
         return self._ended(worker, "stopped", losses.unstopped(self._spec.execution.stop_grace), None)
 
-    def _ended(self, worker: Hired, outcome: str, text: str, kind: str | None) -> list[Word]:
+    def _ended(self, worker: Hired, outcome: str, text: str, kind: str | None, node: str = "") -> list[Word]:
         """The first task ends with the worker, even where nothing was heard of it yet: it may be what killed it."""
         tasks = list(worker.tasks.values())
         self._here.crew.remove(worker, tasks[0][:2] if tasks else None)
@@ -268,7 +270,7 @@ class RayRunner:
         for first in tasks[:1]:
             if worker.began is None:
                 words.append(_began(first, worker.node))
-            words.append(Over(first.trial, first.attempt, outcome, text, kind, time.time()))
+            words.append(Over(first.trial, first.attempt, outcome, text, kind, time.time(), node))
         return words
 
     def _hear(self, worker: Hired, word: Word) -> None:
@@ -276,11 +278,15 @@ class RayRunner:
         match word:
             case Row():
                 pass
-            case Ready(node):
-                worker.node, self._stillborn = node, 0
+            case Ready(node, gang):
+                worker.node, worker.gang, self._stillborn = node, frozenset(gang), 0
                 return
             case Noticed(why, deadline):
-                self._here.nodes.notice(worker.node, why, deadline)
+                if worker.gone_by is None:  # else it was told so, of this node or of another one of its gang
+                    self._here.nodes.notice(worker.node, why, deadline)
+                return
+            case Torn():
+                worker.retired = True
                 return
             case Swollen(before, after):
                 worker.retired = True

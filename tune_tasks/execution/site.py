@@ -50,7 +50,7 @@ class Site:
         lookout = None
         try:
             lookout = Lookout(address)
-            nodes = Nodes(spec.budget, shape, lookout.sight)
+            nodes = Nodes(spec.budget, shape, lookout.sight, autoscaler=spec.execution.autoscaler)
             nodes.check(shape)
             kit = _kit(spec, workload, loaders)
             return cls(attached, lookout, nodes, Crew(kit, workload.url, nodes, clock))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tune_tasks.execution import Message, Over, Returned, TrialTask, children, notices
 from tune_tasks.execution.attempt import Attempt, Workbench, Workload, describe
+from tune_tasks.execution.gang import Gang
 from tune_tasks.execution.output import Capture
 from tune_tasks.execution.publishing import Background
 
@@ -35,9 +36,10 @@ _BUFFERED = 100_000
 
 
 class Ready(NamedTuple):
-    """The first thing that a worker says: it is up, on this node, by Ray's id."""
+    """The first thing that a worker says: it is up, on this node, by Ray's id, with a gang on these others."""
 
     node: str
+    gang: tuple[str, ...] = ()
 
 
 class Noticed(NamedTuple):
@@ -57,7 +59,13 @@ class Swollen(NamedTuple):
     after: int
 
 
-Word: TypeAlias = Message | Ready | Noticed | Swollen
+class Torn(NamedTuple):
+    """A node of the worker's gang, by Ray's id, has gone; the worker begins no other trial."""
+
+    node: str
+
+
+Word: TypeAlias = Message | Ready | Noticed | Swollen | Torn
 """What a worker says: of its tasks, which is for the driver, and of itself, which is for the runner alone."""
 
 
@@ -80,7 +88,8 @@ class Worker:
         self._said = threading.Condition(self._lock)
         self._fetched = threading.Condition(self._lock)
         self._tasks: deque[TrialTask] = deque()
-        self._messages: list[Word] = [Ready(_node())]
+        self._gang = Gang.here()
+        self._messages: list[Word] = [Ready(_node(), self._gang.nodes)]
         self._since = 0.0
         self._low = 0
         self._urgent = True
@@ -152,7 +161,15 @@ class Worker:
             self._bench.publisher.settle()
             self._bench.output.close()
 
-    def _retire(self, why: Noticed | Swollen) -> None:
+    def _missing(self) -> str | None:
+        """A node of the gang that has gone; then this worker is of no use any more."""
+        node = self._gang.missing()
+        if node is not None:
+            with self._lock:
+                self._retire(Torn(node))
+        return node
+
+    def _retire(self, why: Noticed | Swollen | Torn) -> None:
         """Begins no more trials."""
         if self._retired:
             return
@@ -187,6 +204,7 @@ class Worker:
             self._bench = Workbench(
                 workload, label, self._emit, Background(), lambda upload: Capture(url, self._terms.name, upload)
             )
+            self._bench.missing = self._missing
             self._watch(notices.choose(self._terms.notice, self._workload.folder))
             children.adopt()
             self._bench.children = children.Children()
