@@ -37,6 +37,10 @@ _EMBEDDED = {
 _guards: list[subprocess.Popen[bytes]] = []
 
 
+ASKS = "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as they are on the cluster"
+"""What may keep a process out of a cluster that is there; Ray says so in its log alone."""
+
+
 def attach(address: str | None, runtime_env: Mapping[str, Any] | None = None) -> bool:
     """Attaches this process to a Ray; returns whether that must be undone with `detach`.
 
@@ -71,7 +75,8 @@ def _refused(address: str, error: Exception) -> TuneError:
         return ConfigError(f"execution.address: Ray at {address!r} and this process do not match. {text}")
     if isinstance(error, ValueError):  # what Ray says of a runtime environment
         return ConfigError(f"environment: Ray at {address!r} refuses it: {text}")
-    return Unavailable(f"execution.address: no Ray answers at {address!r}: {text}")
+    token = f"; {ASKS}" if "Failed to connect" in text else ""  # after a greeting: something is there
+    return Unavailable(f"execution.address: no Ray answers at {address!r}: {text}{token}")
 
 
 def detach() -> None:

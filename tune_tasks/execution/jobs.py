@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.execution.cluster import ASKS
 
 Condition: TypeAlias = Literal["absent", "pending", "running", "succeeded", "failed", "stopped"]
 ALIVE: frozenset[Condition] = frozenset({"pending", "running"})
@@ -89,3 +90,8 @@ class Jobs:
             yield
         except (ConnectionError, requests.RequestException) as error:
             raise Unavailable(f"execution.address: no Ray dashboard answers at {self._address}: {error}") from error
+        except Exception as error:
+            if type(error).__name__ != "AuthenticationError":  # by name: Ray before 2.50 has no such class
+                raise
+            told = " ".join(str(error).partition(". Ensure")[0].split())
+            raise ConfigError(f"execution.address: the Ray at {self._address} refuses: {told}; {ASKS}") from error
