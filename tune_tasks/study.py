@@ -1,7 +1,8 @@
 """What is true of a study now: the fold of its log, trial by trial.
 
-`StudyState.apply` is the only way in which a state changes, and a function of the state and the event alone: it must
-not read a clock, draw a random number, or do I/O. Samplers, schedulers and decisions read a state and never write it.
+`StudyState.apply` is the only way in which a state changes (`report` is the same for one row), and a function of the
+state and the event alone: it must not read a clock, draw a random number, or do I/O. Samplers, schedulers and decisions
+read a state and never write it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from tune_tasks.events import (
 )
 from tune_tasks.indexes import Best, Changes, Queue
 from tune_tasks.spec import StudySpec
+from tune_tasks.transitions import assigned, discarded, ended, reopened, stood
 from tune_tasks.trial import OVER, Batch, Saved, Trial, TrialStatus
 
 
@@ -228,7 +230,7 @@ class StudyState(_Indexed):
     def _amend(self, event: Amended) -> None:
         self.spec, self.done, self.exhausted = StudySpec(**event.spec), False, False
         for number in event.reopened:
-            self._put(_reopened(self.trials[number]))
+            self._put(reopened(self.trials[number]))
 
     def report(self, number: int, attempt: int, step: int, time: float, metrics: dict[str, float]) -> None:
         """Takes one report in as `apply` does an event with nothing else, for a driver that hears them one by one."""
@@ -257,26 +259,14 @@ class StudyState(_Indexed):
         }
 
     def _assign(self, assignment: Assignment, batch: str) -> None:
-        trial = self.trials[assignment.trial]
-        if trial.state in OVER or trial.state == "running":
-            raise ValueError(f"trial {trial.number} is {trial.state} and cannot be assigned")
-        self._put(
-            trial.changed(
-                state="queued",
-                target=assignment.budget,
-                last=assignment.last,
-                batch=batch,
-                advance=None,
-                why=assignment.reason,
-            )
-        )
+        self._put(assigned(self.trials[assignment.trial], assignment, batch))
 
     def _open(self, event: Opened) -> None:
         if event.epoch <= self.epoch:
             raise ValueError(f"epoch {event.epoch} is opened after epoch {self.epoch}")
         self._close(self.now)
         for number in list(self.running):
-            self._put(self._stood(self.trials[number], self.now).changed(state="queued", why="its driver went away"))
+            self._put(stood(self.trials[number], self.now).changed(state="queued", why="its driver went away"))
         self.epoch, self.owner, self.since, self.now = event.epoch, event.owner, event.time, event.time
 
     def _start(self, event: Started) -> None:
@@ -321,52 +311,17 @@ class StudyState(_Indexed):
 
     def _discard(self, event: Discarded) -> None:
         for number, step in zip(event.trial, event.step, strict=True):
-            trial = self.trials[number]
-            kept = tuple(item for item in trial.checkpoints if item[0] != step)
-            if len(kept) == len(trial.checkpoints):
-                raise ValueError(f"trial {number} has no checkpoint of step {step} to discard")
-            if trial.state not in OVER and (not kept or step > kept[-1][0]):
-                raise ValueError(
-                    f"the checkpoint of step {step} is the newest of trial {number}, which is {trial.state}"
-                )
-            self._put(trial.changed(checkpoints=kept))
+            self._put(discarded(self.trials[number], step))
 
     def _end(self, event: Ended) -> None:
         trial = self.trials[event.trial]
         self.now = max(self.now, event.time)
         if trial.began is not None and event.attempt == trial.attempts:
-            trial = self._stood(trial, event.time)
+            trial = stood(trial, event.time)
             self._put(trial)
             self._suspect(trial, event.node or trial.node, lost=event.outcome == "lost")
-        if event.attempt != trial.attempts or trial.state != "running":
-            return
-        match event.outcome:
-            case "reached":
-                over = trial.last
-                why = f"ran all {trial.budget} steps" if over else trial.why
-                self._put(trial.changed(state="completed" if over else "paused", why=why))
-            case "returned":
-                self._put(trial.changed(state="completed", why=f"its objective returned after step {trial.budget}"))
-            case "carried":
-                self._put(trial.changed(state="queued", why="paused at the end of a step"))
-            case "moved":
-                self._put(trial.changed(state="queued", why="its node was about to go away"))
-            case "failed":
-                state: TrialStatus = "queued" if event.retry else "failed"
-                self._put(trial.changed(state=state, failures=trial.failures + 1, error=event.error))
-            case "lost":
-                state = "queued" if event.retry else "failed"
-                self._put(trial.changed(state=state, losses=trial.losses + 1, error=event.error))
-            case "stopped":
-                raise ValueError(f"trial {trial.number} stopped without a decision to prune it")
-            case _:
-                assert_never(event.outcome)
-
-    @staticmethod
-    def _stood(trial: Trial, time: float) -> Trial:
-        """The trial after its attempt has ended."""
-        lasted = max(0.0, time - trial.began) if trial.began is not None else 0.0
-        return trial.changed(seconds=trial.seconds + lasted, began=None)
+        if event.attempt == trial.attempts and trial.state == "running":
+            self._put(ended(trial, event))
 
     def _suspect(self, trial: Trial, node: str, *, lost: bool) -> None:
         """Notes that a node lost a trial; a trial that ends there in any other way clears it."""
@@ -428,19 +383,6 @@ class StudyState(_Indexed):
                 self.queue[trial.number] = None
             elif trial.state == "running":
                 self.running[trial.number] = None
-
-
-def _reopened(trial: Trial) -> Trial:
-    """A trial whose last budget is not the largest any more: what it reaches, or has reached, is to be judged."""
-    match trial.state:
-        case "completed":
-            return trial.changed(state="paused", last=False, why="may go on: the study was extended")
-        case "queued" | "running":
-            return trial.changed(last=False)
-        case "paused" if trial.advance is not None:
-            return trial.changed(advance=trial.advance.model_copy(update={"last": False}))
-        case _:
-            raise ValueError(f"trial {trial.number} is {trial.state} and cannot be reopened")
 
 
 def _told(event: Value) -> dict[str, Any]:
