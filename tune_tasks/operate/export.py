@@ -58,7 +58,7 @@ def export_study(
     """
     check_format(form)
     objects = study_objects(place)
-    place_to_write = _target(str(target), objects)
+    place_to_write = _target(str(target), objects.url)
     replay = _Replay(study_log(objects), progress or (lambda _what, _done, _of: None))
     tables: list[Callable[[], Table]] = [
         lambda: events_table(replay.segments()),  # the first, since the others tell what it has read
@@ -67,6 +67,12 @@ def export_study(
     ]
     files = [place_to_write.write(make(), form) for make in tables]
     return Exported(objects.url, replay.read, (files[1], files[2], files[0]))
+
+
+def write_table_to(target: str, table: Table, form: str, *, study: str) -> ExportedFile:
+    """Writes one table of the study at the URL `study`; as `export_study` does it, and with the same errors."""
+    check_format(form)
+    return _target(target, study).write(table, form)
 
 
 class _Replay:
@@ -129,12 +135,12 @@ class _Store:
         return ExportedFile(f"{self._objects.url}/{name}", rows, copied.size)
 
 
-def _target(target: str, study: Objects) -> _Folder | _Store:
+def _target(target: str, study: str) -> _Folder | _Store:
     scheme, rest = split_url(target)
     folder = Path(rest).expanduser().resolve()
     store = None if scheme == "file" else open_objects(target)
     url = str(folder) if store is None else store.url
-    if f"{url}/".startswith(f"{study.url}/"):
+    if f"{url}/".startswith(f"{study}/"):
         raise ConfigError(f"--to: {url} is inside the study; tables have no place there, choose another folder")
     return _Folder(folder) if store is None else _Store(store)
 

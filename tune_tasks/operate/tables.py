@@ -85,8 +85,8 @@ def trials_table(state: StudyState) -> Table:
     return _table("trials", columns)
 
 
-def reports_table(state: StudyState, attempts: Attempts) -> Table:
-    """One row a report: trial, attempt, step, time in seconds since the epoch, and each metric."""
+def reports_table(state: StudyState, attempts: Attempts | None = None) -> Table:
+    """One row a report: trial, attempt where `attempts` are known, step, time in seconds since the epoch, metrics."""
     block = state.curves.freeze(len(state.trials))
     trial, step = array("q"), array("q")
     for number, length in enumerate(block.lengths):
@@ -94,7 +94,7 @@ def reports_table(state: StudyState, attempts: Attempts) -> Table:
         step.extend(range(1, length + 1))
     columns: dict[str, tuple[Kind, Column]] = {
         "trial": ("int", trial),
-        "attempt": ("int", attempts.column(block.lengths)),
+        **({} if attempts is None else {"attempt": ("int", attempts.column(block.lengths))}),
         "step": ("int", step),
         "time": ("float", block.time),
     }

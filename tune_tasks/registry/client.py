@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from tune_tasks.errors import ConfigError, Unavailable
-from tune_tasks.store.names import shown_url
+from tune_tasks.store.names import TEMPORARY, shown_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +33,8 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""For who would rather come back later than wait for a server that does not answer."""
 _MENDABLE = {
     "BAD_REQUEST",
     "ENDPOINT_NOT_FOUND",
@@ -40,6 +45,8 @@ _MENDABLE = {
 }
 _ABSENT = {"NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"}
 _DATABASES = {"mssql", "mysql", "postgresql"}
+_making = threading.Lock()
+"""MLflow's migrations are global to a process: two threads would each change the other's database."""
 
 
 class Connection:
@@ -49,8 +56,10 @@ class Connection:
     the server did not answer; neither message shows a password.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, *, section: str = "promotion.registry", patient: bool = True) -> None:
+        """`section` is where the spec has the URI, for messages; not `patient`: no call is tried again by itself."""
+        self.uri, self._section = uri, section
+        self._settings = _SETTINGS if patient else _SETTINGS | _IMPATIENT
         self.shown = shown_url(uri)
         self.remote = uri.startswith(("http://", "https://", "databricks"))
         self._client: MlflowClient | None = None
@@ -58,7 +67,7 @@ class Connection:
     @contextmanager
     def calls(self) -> Iterator[MlflowClient]:
         """Makes calls with the client: quietly, and with errors of ours."""
-        with quiet():
+        with quiet(self._settings):
             try:
                 self._client = self._client or self._open()
                 yield self._client
@@ -98,12 +107,12 @@ class Connection:
             from mlflow import MlflowClient
         except ImportError:
             raise ConfigError(
-                "promotion.registry: MLflow is not installed; install tune-tasks[mlflow], or set it to 'none'"
+                f"{self._section}: MLflow is not installed; install tune-tasks[mlflow], or set it to 'none'"
             ) from None
         _hush()
         path = sqlite_path(self.uri)
         if path is not None:
-            _check_database(path)
+            _ensure_database(path, self._section)
         return MlflowClient(self.uri, registry_uri=self.uri)
 
     def _artifacts(self, beside: str) -> str | None:
@@ -120,9 +129,9 @@ class Connection:
 
         text = " ".join(str(error).replace(self.uri, self.shown).split())[:600]
         if isinstance(error, ImportError):
-            return ConfigError(f"promotion.registry: {self.shown} needs a package: {text}")
+            return ConfigError(f"{self._section}: {self.shown} needs a package: {text}")
         if isinstance(error, MlflowException) and error.error_code in _MENDABLE:
-            return ConfigError(f"promotion.registry: {self.shown} refuses: {text}")
+            return ConfigError(f"{self._section}: {self.shown} refuses: {text}")
         if isinstance(error, MlflowException | OSError) or type(error).__module__.startswith(
             ("sqlalchemy", "requests")
         ):
@@ -142,20 +151,39 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(path).resolve() if found and scheme.partition("+")[0] == "sqlite" else None
 
 
-def _check_database(path: Path) -> None:
+def _ensure_database(path: Path, section: str) -> None:
     """Makes sure that a SQLite file can be opened, or made: MLflow would try again for minutes before it said so."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _making:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_database(path)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
     except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"promotion.registry: {path} cannot be used as a database: {error}") from None
+        raise ConfigError(f"{section}: {path} cannot be used as a database: {error}") from None
+
+
+def _make_database(path: Path) -> None:
+    """Makes MLflow's tables aside and puts the file in place whole.
+
+    Making them takes seconds, and MLflow can never again open a file in which it was killed half-way.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    open_store: Any = SqlAlchemyStore  # it has no types
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        store = open_store(f"sqlite:///{made}", (path.parent / "mlartifacts").as_uri())
+        store._dispose_engine()  # noqa: SLF001  # the only way to close the file
+        with suppress(FileExistsError):  # someone else was faster
+            os.link(made, path)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(settings: Mapping[str, str] = MappingProxyType(_SETTINGS)) -> Iterator[None]:
     """Silences MLflow for the length of a call; what the user has set stays."""
-    added = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    added = {name: value for name, value in settings.items() if name not in os.environ}
     levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
     os.environ.update(added)
     _hush()
