@@ -15,8 +15,8 @@ def problems(checked: Checked, severity: str = "error") -> list[tuple[str, str]]
 
 
 def problems_of_the_log(checked: Checked) -> list[tuple[str, str]]:
-    """Without checkpoints, which a log of random events names and does not have."""
-    return [(key, problem) for key, problem in problems(checked) if not key.startswith("ckpt/")]
+    """Without checkpoints and measurements, which a log of random events names and does not have."""
+    return [(key, problem) for key, problem in problems(checked) if not key.startswith(("ckpt/", "evaluations/"))]
 
 
 def change(objects: Objects, key: str, edit: Callable[[bytes], bytes]) -> bytes:

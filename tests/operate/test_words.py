@@ -18,6 +18,7 @@ from tune_tasks.events import (
     Discarded,
     Ended,
     Event,
+    Gate,
     Judged,
     Launched,
     Opened,
@@ -117,6 +118,24 @@ TOLD: list[tuple[Event, str]] = [
     (
         Promoting(key="k", trial=3, step=2, value=0.5, champion=None, position=9, reason="it is the first", time=1.0),
         "trial 3 at step 2: it is the first",
+    ),
+    (
+        Promoting(
+            key="k",
+            trial=3,
+            step=2,
+            value=0.5,
+            champion=None,
+            position=9,
+            gates=(
+                Gate(name="improvement", passed=True, reason="it is the first"),
+                Gate(name="limits.size", passed=True, reason="size is 3; at most 4 is asked"),
+            ),
+            expires=2.0,
+            reason="it is the first; 1 more gate passes",
+            time=1.0,
+        ),
+        "trial 3 at step 2: it is the first; 1 more gate passes; size is 3; at most 4 is asked; waits for approval",
     ),
     (
         Promoted(key="k", model={"promoted": False, "reason": "it is worse"}, time=1.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 
 from tests.histories import Story
 from tests.mlflow_database import new_database
-from tune_tasks.events import Promoting
+from tune_tasks.events import Gate, Promoting
 from tune_tasks.registry import FOLDER, Champions, ModelArtifact, Registry, candidate, carry_out
 from tune_tasks.spec import StudySpec
 from tune_tasks.store import Objects, open_objects, publish
 
 SERVING = '''
-"""The loader of a tiny model, and what measures it."""
+"""The loader of a tiny model."""
 import json
 
 from arithmetic import scaled
@@ -33,26 +34,6 @@ class Model:
 
 def load(folder):
     return Model(json.loads((folder / "weights" / "weight.json").read_text()))
-
-
-def evaluate(folder):
-    print("measuring")
-    (folder / "scratch.txt").write_text("left by the measurement")
-    return {"test_loss": load(folder).weight / 2}
-
-
-def varies(folder):
-    from pathlib import Path
-
-    return {"test_loss": float(Path(__file__).with_name("measured.txt").read_text())}
-
-
-def raises(folder):
-    raise KeyError("no data")
-
-
-def nonsense(folder):
-    return {"test_loss": float("nan")}
 
 
 def empty(folder):
@@ -72,7 +53,7 @@ class Promotion:
     def __init__(self, root: Path, code: Path, value: float, **promotion: Any) -> None:
         self.code = str(code)
         self.objects: Objects = open_objects(str(root))
-        options = {"loader": "serving:load", "evaluate": "serving:evaluate", **promotion}
+        options = {"loader": "serving:load", **promotion}
         spec = StudySpec(
             name=root.name,
             objective="serving:train",
@@ -80,8 +61,10 @@ class Promotion:
             mode="min",
             space={"x": {"type": "float", "low": 0.0, "high": 1.0}},
             promotion={"model": "tiny", **options},
+            data="data of May",
         )
         self.history = Story(spec, study=f"id-of-{root.name}")
+        self.history.state.code, self.history.state.parent = "4f2a", "memory://parent"
         self.history.open()
         self.trial(root, value + 1)
         self.trial(root, value)
@@ -99,6 +82,14 @@ class Promotion:
         store = self.objects.url.rpartition("/")[0]
         return Champions(open_objects(f"{store}/{FOLDER}"), "tiny", "champion", registry)
 
+    def pickle(self, folder: Path) -> None:
+        """A better trial whose checkpoint is pickled, under a name that does not say so."""
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.bin").write_bytes(pickle.dumps({"weight": Path("x")}, protocol=2))
+        number = self.history.propose({"x": 0.5}, budget=1, last=True)
+        reference = publish(self.objects, folder / "weights.bin", f"ckpt/{number}")
+        self.history.train(number, [{"loss": 0.0}], checkpoint=reference)
+
     def decision(self, registry: Registry | None, key: str = "main/promote") -> Promoting:
         best = candidate(self.history.state)
         champion, ledger = self.champions(registry).current(time=2000.0)
@@ -111,6 +102,9 @@ class Promotion:
             position=12,
             ledger=ledger,
             reason="decided by a test",
+            evaluation={"test_loss": best.value / 2},
+            bounds={"test_loss": (best.value / 4, best.value)},
+            gates=(Gate(name="improvement", passed=True, reason="it is the first"),),
             time=2000.0,
         )
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,6 @@ from mlflow.exceptions import MlflowException
 from tests.registry.conftest import Promotion
 from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.registry import ModelArtifact, Registry
-from tune_tasks.store import fetch
 from tune_tasks.store.local import LocalObjects
 
 ELSEWHERE = """
@@ -62,10 +62,16 @@ def test_the_champion_loads_and_predicts_where_tune_tasks_is_not_installed(
     assert "Warning" not in done.stderr
 
 
-def test_the_artifact_tells_what_was_promoted_and_where_it_comes_from(study: Promotion, registry: Registry) -> None:
+def test_the_artifact_tells_what_was_promoted_and_where_it_comes_from(
+    study: Promotion, registry: Registry, code: Path
+) -> None:
+    (code / "arithmetic.py").write_text("import numpy\n\ndef scaled(weight, row):\n    return weight * row\n")
     model = study.carry_out(registry)
     assert (model.trial, model.step, model.value, model.metrics) == (1, 1, 0.5, {"loss": 0.5})
     assert (model.params, model.evaluation) == ({"x": 0.5, "seed": 7}, {"test_loss": 0.25})
+    assert (model.bounds, model.gates[0].reason) == ({"test_loss": (0.125, 0.5)}, "it is the first")
+    assert (model.code, model.data, model.parent) == ("4f2a", "data of May", "memory://parent")
+    assert model.environment["packages"] == {"numpy": version("numpy")}
     assert (model.study, model.study_id, model.position) == (study.objects.url, "id-of-first", 12)
     assert (model.created, model.key, model.reason) == (2000.0, "main/promote", "decided by a test")
     assert model.versions["python"].startswith("3.")
@@ -101,16 +107,6 @@ def test_twice_gives_one_version_one_upload_and_the_same_artifact(
     assert study.carry_out(Registry(uri), decision) == first
     assert versions(uri) == [1]
     assert len(list(tmp_path.glob("mlartifacts/models/*"))) == 1
-
-
-def test_a_retry_gives_what_the_first_try_measured(tmp_path: Path, code: Path, registry: Registry) -> None:
-    study = Promotion(tmp_path / "studies" / "first", code, 0.5, evaluate="serving:varies")
-    decision = study.decision(registry)
-    (code / "measured.txt").write_text("1.5")
-    first = study.carry_out(registry, decision)
-    (code / "measured.txt").write_text("2.5")
-    assert study.carry_out(registry, decision) == first
-    assert first.evaluation == {"test_loss": 1.5}
 
 
 def test_another_promotion_of_the_same_study_is_another_version(study: Promotion, registry: Registry, uri: str) -> None:
@@ -271,17 +267,17 @@ def test_a_version_that_someone_else_made_champion_has_no_value(registry: Regist
     assert (champion.version, champion.value, champion.metric) == ("1", None, None)
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [("serving:raises", "KeyError"), ("serving:nonsense", "finite number"), ("serving:empty", "numbers by name")],
-)
-def test_an_evaluation_that_gives_no_number_stops_the_promotion(
-    tmp_path: Path, code: Path, registry: Registry, target: str, said: str
+def test_a_pickled_model_is_never_published_unless_the_spec_allows_it(
+    tmp_path: Path, code: Path, registry: Registry
 ) -> None:
-    study = Promotion(tmp_path / "studies" / "first", code, 0.5, evaluate=target)
-    with pytest.raises(ConfigError, match=said):
+    study = Promotion(tmp_path / "studies" / "first", code, 0.5, loader=None)
+    study.pickle(tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"weights\.bin of the model is pickled: whoever loads it runs"):
         study.carry_out(registry)
-    assert registry.champion("tiny", "champion") is None
+    assert study.objects.list("models/") == []
+    allowed = Promotion(tmp_path / "studies" / "second", code, 0.5, loader=None, pickle=True)
+    allowed.pickle(tmp_path / "saved")
+    assert allowed.carry_out(registry).promoted
 
 
 def test_nothing_goes_to_standard_output_or_into_the_working_folder(
@@ -296,15 +292,3 @@ def test_nothing_goes_to_standard_output_or_into_the_working_folder(
     study.carry_out(registry)
     assert capfd.readouterr().out == ""
     assert list(Path().iterdir()) == []
-
-
-def test_what_the_evaluation_leaves_behind_is_not_published(
-    study: Promotion, registry: Registry, tmp_path: Path
-) -> None:
-    study.carry_out(registry)
-    reference = dict(study.history.state.trials[1].checkpoints)[1]
-    fetched = fetch(study.objects, reference, tmp_path / "fetched")
-    published = next(Path(study.objects.url).glob("models/*/data"))
-    assert not list(published.rglob("scratch.txt"))
-    assert not list(tmp_path.glob("mlartifacts/**/scratch.txt"))
-    assert sorted(p.name for p in fetched.rglob("*")) == sorted(p.name for p in published.rglob("*"))

@@ -13,9 +13,9 @@ from itertools import count
 from typing import Any
 
 from tune_tasks.errors import ConfigError, CorruptLog
-from tune_tasks.operate.copy_data import send_folder, send_output
+from tune_tasks.operate.copy_data import send_folder, send_object, send_output
 from tune_tasks.operate.keys import Folder, sort_entries
-from tune_tasks.operate.manifests import references
+from tune_tasks.operate.manifests import evaluations, references
 from tune_tasks.operate.states import differences
 from tune_tasks.store import Objects, StudyLog, probe
 from tune_tasks.store import segment as codec
@@ -135,6 +135,9 @@ class _Copy:
                         pool.shutdown(cancel_futures=True)
                         raise
                 self._there.add(key)
+            for key, digest in evaluations(state).items():
+                if key not in there.evaluations:
+                    self._count([send_object(self.old, self.new, key, digest)], folders=0)
             self._count(send_output(self.old, self.new, there.output, files), folders=0)
 
     def send_segments(self, head: int) -> None:

@@ -17,6 +17,7 @@ from tune_tasks.operate.keys import Folder
 from tune_tasks.operate.manifests import MODEL, File, read_manifest
 from tune_tasks.store import Entry, Objects
 from tune_tasks.store.checkpoints import MANIFEST
+from tune_tasks.store.segment import fingerprint
 
 
 def send_folder(old: Objects, new: Objects, reference: CheckpointRef, there: Folder, pool: Executor) -> list[int]:
@@ -40,6 +41,16 @@ def send_folder(old: Objects, new: Objects, reference: CheckpointRef, there: Fol
     if not new.create(key, manifest) and new.read(key) != manifest:
         raise ConfigError(f"copy: {new.url}/{key} is another checkpoint's; copy to another URL")
     return [file.size for file in missing]
+
+
+def send_object(old: Objects, new: Objects, key: str, digest: str) -> int:
+    """Copies one small object that the log names with its digest, and returns its size in bytes."""
+    data = old.read(key)
+    if data is None or fingerprint(data) != digest:
+        found = "is missing" if data is None else f"has SHA-256 {fingerprint(data)}"
+        raise CorruptLog(f"{old.url}/{key}: {found}, the log says SHA-256 {digest}")
+    new.create(key, data)
+    return len(data)
 
 
 def send_output(old: Objects, new: Objects, there: Iterable[Entry], pool: Executor) -> list[int]:

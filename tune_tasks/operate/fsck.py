@@ -13,11 +13,11 @@ from math import inf
 from tune_tasks.errors import StudyNotFound
 from tune_tasks.events import CheckpointRef
 from tune_tasks.operate.findings import Checked, Finding, ordered
-from tune_tasks.operate.fsck_data import DataCheck, check_data, check_leftovers
+from tune_tasks.operate.fsck_data import DataCheck, check_data, check_evaluations, check_leftovers
 from tune_tasks.operate.fsck_log import LogCheck
 from tune_tasks.operate.fsck_snapshots import check_ahead, check_hint, check_snapshot
 from tune_tasks.operate.keys import Contents, snapshot_number, sort_entries
-from tune_tasks.operate.manifests import references
+from tune_tasks.operate.manifests import evaluations, references
 from tune_tasks.store import Objects
 from tune_tasks.store.places import NOTHING_HERE, Place, read_segments, study_objects
 from tune_tasks.store.segment import fingerprint
@@ -104,6 +104,9 @@ class _Check:
         named = {*self.references} if certain else {*self.contents.checkpoints, *self.contents.models}
         if certain and found.findings:
             found = self._without_discarded(found)
+        if self.log.state is not None and certain:
+            measured = evaluations(self.log.state)
+            self.findings += check_evaluations(self.objects, self.contents, measured, read=read)
         unfinished = self.objects.unfinished(inf)
         self.findings += check_leftovers(self.contents, unfinished, named, {*self.log.checkpoints})
         return found

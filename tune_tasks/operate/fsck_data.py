@@ -24,9 +24,11 @@ from tune_tasks.operate.manifests import MODEL, File, read_manifest
 from tune_tasks.operate.sizes import in_words
 from tune_tasks.store import Entry, Objects
 from tune_tasks.store.checkpoints import AT_ONCE, MANIFEST
+from tune_tasks.store.segment import fingerprint
 
 _CHECKPOINT_LOST = "bring it back from a copy or a backup; without it a trial goes on from an older checkpoint, or anew"
 _MODEL_LOST = "bring it back from a copy, a backup or the registry, or promote again under another run"
+_EVALUATION_LOST = "bring it back from a copy or a backup; a promotion that is not decided yet needs another run's name"
 _MAYBE = "mend the log first: a segment that cannot be read may have discarded it"
 _SWEPT = "nothing, or tune-tasks gc, which removes it after its grace period"
 _KEPT = "move it elsewhere if it is yours; tune_tasks leaves it alone"
@@ -71,6 +73,20 @@ def check_data(
             findings += found
             read_through += size
     return DataCheck(tuple(findings), len(jobs), read_through)
+
+
+def check_evaluations(objects: Objects, contents: Contents, named: dict[str, str], *, read: bool) -> Iterator[Finding]:
+    """Verifies the values of single examples that promotions measured, and finds those that no event names."""
+    for key, digest in named.items():
+        data = objects.read(key) if read or key not in contents.evaluations else None
+        if data is None and (read or key not in contents.evaluations):
+            yield Finding("error", key, "is missing, but the log names it", _EVALUATION_LOST)
+        elif data is not None and fingerprint(data) != digest:
+            told = f"has SHA-256 {fingerprint(data)}, the log says {digest}"
+            yield Finding("error", key, told, _EVALUATION_LOST)
+    for key in contents.evaluations:
+        if key not in named:
+            yield Finding("note", key, "is a measurement that was never recorded, or is on the way", _SWEPT)
 
 
 def check_leftovers(

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from tune_tasks.errors import Unavailable, invalid
 from tune_tasks.operate.keys import Contents, Folder, read_hint, sort_entries
-from tune_tasks.operate.manifests import references
+from tune_tasks.operate.manifests import evaluations, references
 from tune_tasks.store import Entry, Objects
 from tune_tasks.store.checkpoints import MANIFEST
 from tune_tasks.store.places import Place, study_log, study_objects
@@ -22,7 +22,7 @@ from tune_tasks.store.snapshots import HINT, KEPT
 GRACE = 24 * 3600.0
 """Seconds for which what nothing names is left alone: its record may be on the way, by a driver that was stopped."""
 
-Kind: TypeAlias = Literal["checkpoint", "unfinished upload", "temporary file", "snapshot", "probe"]
+Kind: TypeAlias = Literal["checkpoint", "unfinished upload", "evaluation", "temporary file", "snapshot", "probe"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -80,7 +80,8 @@ def sweep_study(
     hint = read_hint(objects.read(HINT) or b"")
     contents = sort_entries(objects.entries(""))
     unfinished = objects.unfinished(now - grace)
-    named = {*references(log.load()), *hint}
+    state = log.load()
+    named = {*references(state), *evaluations(state), *hint}
     removals, younger = plan_sweep(contents, unfinished, named, now=now, grace=grace)
     if not dry_run:
         _remove(objects, removals, progress)
@@ -101,7 +102,7 @@ def plan_sweep(
 ) -> tuple[tuple[Removal, ...], int]:
     """Decides what goes, nothing that is named or younger than `grace` seconds; and counts what is too young.
 
-    `named` are keys of folders and snapshots, `unfinished` what is old enough already.
+    `named` are keys of folders, measurements and snapshots, `unfinished` what is old enough already.
     """
     found = [*_folders(contents, named, now), *_others(contents, named, now)]
     old = [removal for removal in found if removal.age >= grace]
@@ -120,11 +121,14 @@ def _folders(contents: Contents, named: set[str], now: float) -> Iterator[Remova
 
 
 def _others(contents: Contents, named: set[str], now: float) -> Iterator[Removal]:
-    """All but the newest snapshots and the one that the hint names, and what probes left."""
+    """All but the newest snapshots and the one that the hint names, unrecorded measurements, and what probes left."""
     for key in [*contents.snapshots][:-KEPT]:
         if key not in named:
             entry = contents.snapshots[key]
             yield Removal("snapshot", key, (key,), entry.size, now - entry.modified)
+    for key, entry in contents.evaluations.items():
+        if key not in named:
+            yield Removal("evaluation", key, (key,), entry.size, now - entry.modified)
     for entry in contents.probes:
         yield Removal("probe", entry.key, (entry.key,), entry.size, now - entry.modified)
 

@@ -17,6 +17,7 @@ from tune_tasks.store.snapshots import HINT
 
 _SNAPSHOT = re.compile(r"snap/(\d{12})\.[0-9a-f]{16}\.snap")
 _FOLDER = re.compile(r"(ckpt/\d+/\d+/\d+-[0-9a-f]{8}|models/[0-9a-f-]+)/(manifest\.json|model\.json|data/.+)")
+_EVALUATION = re.compile(r"evaluations/[0-9a-f]{8}/[^/]+\.json")
 _OUTPUT = re.compile(r"logs/\d+-\d+\.txt")
 _PROBE = re.compile(r"probe/[0-9a-f]{32}")
 
@@ -48,6 +49,7 @@ class Contents:
     hint: Entry | None = None
     checkpoints: dict[str, Folder] = field(default_factory=dict)
     models: dict[str, Folder] = field(default_factory=dict)
+    evaluations: dict[str, Entry] = field(default_factory=dict)
     output: tuple[Entry, ...] = ()
     probes: tuple[Entry, ...] = ()
     unknown: tuple[Entry, ...] = ()
@@ -58,6 +60,7 @@ def sort_entries(entries: Iterable[Entry]) -> Contents:
     segments: dict[int, Entry] = {}
     snapshots: dict[str, Entry] = {}
     folders: dict[str, Folder] = {}
+    evaluations: dict[str, Entry] = {}
     hint: Entry | None = None
     others: dict[str, list[Entry]] = {"output": [], "probes": [], "unknown": []}
     for entry in sorted(entries):
@@ -70,6 +73,8 @@ def sort_entries(entries: Iterable[Entry]) -> Contents:
             hint = entry
         elif match := _FOLDER.fullmatch(entry.key):
             folders.setdefault(match[1], Folder(match[1], {})).files[match[2]] = entry
+        elif _EVALUATION.fullmatch(entry.key):
+            evaluations[entry.key] = entry
         else:
             others[_other(entry.key)].append(entry)
     return Contents(
@@ -78,6 +83,7 @@ def sort_entries(entries: Iterable[Entry]) -> Contents:
         hint=hint,
         checkpoints={key: folder for key, folder in folders.items() if key.startswith("ckpt/")},
         models={key: folder for key, folder in folders.items() if key.startswith("models/")},
+        evaluations=evaluations,
         **{name: tuple(found) for name, found in others.items()},
     )
 

@@ -48,6 +48,12 @@ def references(state: StudyState) -> dict[str, CheckpointRef]:
     return {**_checkpoints(state), **_models(state)}
 
 
+def evaluations(state: StudyState) -> dict[str, str]:
+    """The SHA-256 of each object with the values that single examples had, which the log names, by its key."""
+    measured = (row for row in state.steps.values() if row.get("place") and "seed" in row)
+    return {str(row["place"]): str(row["digest"]) for row in measured}
+
+
 def _models(state: StudyState) -> dict[str, CheckpointRef]:
     """By key. A record has the URL of the study where it was promoted, also in a copy of the study."""
     promoted = [model for model in state.promotions if model.get("promoted") and model.get("path")]

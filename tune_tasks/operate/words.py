@@ -130,7 +130,8 @@ def _delivered(event: Evaluated | Promoting | Approved | Promoted | Deploying | 
         case Promoting():
             chosen = "the champion stays" if event.trial is None else f"trial {event.trial} at step {event.step}"
             waits = "; waits for approval" if event.expires is not None else ""
-            return f"{chosen}: {'; '.join([event.reason, *(gate.reason for gate in event.gates)])}{waits}"
+            others = [gate.reason for gate in event.gates if gate.reason not in event.reason]
+            return f"{chosen}: {'; '.join([event.reason, *others])}{waits}"
         case Evaluated():
             return f"{event.model} with seed {event.seed}: {event.error or parameters(event.metrics)}"
         case Approved():

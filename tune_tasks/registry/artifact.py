@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tune_tasks.errors import NothingToPromote
-from tune_tasks.events import FORMAT, CheckpointRef, Value
+from tune_tasks.events import FORMAT, CheckpointRef, Gate, Value
 from tune_tasks.study import StudyState
 
 
@@ -26,6 +26,7 @@ class Champion(Value):
     trial: int | None
     study: str | None
     path: str | None
+    digest: str | None = None
 
 
 class Candidate(Value):
@@ -40,11 +41,13 @@ class Candidate(Value):
 class ModelArtifact(Value):
     """What a promotion gave: a manifest for the tasks that follow, which is also `model.json` in the model's folder.
 
-    Where `promoted` is false the champion stays, `reason` says why, and `uri` and `path` are None.
+    Where `promoted` is false the champion stays, `reason` says why, and `uri` and `path` are None. Where it is
+    `pending`, it stays until someone agrees.
     """
 
     format: int = FORMAT
     promoted: bool
+    pending: bool = Field(default=False, description="it passed its gates and waits for approval")
     reason: str
     name: str = Field(description="name in the registry")
     alias: str
@@ -59,12 +62,25 @@ class ModelArtifact(Value):
     metric: str
     mode: Literal["min", "max"]
     value: float | None = None
-    evaluation: dict[str, float] = Field(default_factory=dict, description="what promotion.evaluate measured")
+    evaluation: dict[str, float] = Field(
+        default_factory=dict, description="what promotion.evaluate measured, the mean of its repeats, and size in bytes"
+    )
+    bounds: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="between what each of these lies, at promotion.confidence"
+    )
+    gates: tuple[Gate, ...] = Field(default=(), description="what it had to pass, in figures")
+    approval: dict[str, Any] | None = Field(default=None, description="who agreed or refused: by, why, approved, time")
     champion: dict[str, Any] | None = Field(default=None, description="the champion that it was compared with")
     study: str = Field(description="URL of the study")
     study_id: str
     position: int = Field(description="the log's last segment when this was decided")
     spec_digest: str = Field(description="SHA-256 of the recorded spec")
+    parent: str | None = Field(default=None, description="URL of the study whose winner this one trained again")
+    code: str | None = Field(default=None, description="the version of the code, as git tells it; -dirty where changed")
+    data: str | None = Field(default=None, description="what it was trained on, as the spec says")
+    environment: dict[str, Any] = Field(
+        default_factory=dict, description="python, platform, and packages that loader and objective import, by name"
+    )
     key: str = Field(description="the step key of the promotion")
     versions: dict[str, str] = Field(default_factory=dict, description="of Python and of the packages involved")
     created: float = Field(description="when it was decided, in seconds since the epoch")
@@ -80,15 +96,25 @@ def candidate(state: StudyState) -> Candidate:
     The value is the one reported with that checkpoint, not a better one of a step that was not saved.
     Raises `NothingToPromote` where no trial has a value.
     """
-    found = [
-        Candidate(trial=trial.number, step=step, value=curve[step - 1], checkpoint=reference)
-        for trial in state.ranked()
-        for curve in (state.curve(trial.number),)
-        for step, reference in trial.checkpoints
-        if step <= len(curve) and math.isfinite(curve[step - 1])
-    ]
-    if found:
-        return min(found, key=lambda item: (state.sign * item.value, item.trial, item.step))
+    return candidates(state, 1)[0]
+
+
+def candidates(state: StudyState, count: int) -> list[Candidate]:
+    """Picks the best checkpoint of each of the `count` best trials, the best first; as `candidate` does."""
+    best: dict[int, Candidate] = {}
+    for trial in state.ranked():
+        curve = state.curve(trial.number)
+        for step, reference in trial.checkpoints:
+            if step <= len(curve) and math.isfinite(curve[step - 1]):
+                found = Candidate(trial=trial.number, step=step, value=curve[step - 1], checkpoint=reference)
+                held = best.get(trial.number, found)
+                best[trial.number] = min(held, found, key=lambda item: (state.sign * item.value, item.step))
+    if best:
+        return sorted(best.values(), key=lambda item: (state.sign * item.value, item.trial))[:count]
+    return [_without_checkpoint(state)]
+
+
+def _without_checkpoint(state: StudyState) -> Candidate:
     best = state.best
     if best is None or best.value is None or best.best_step is None:
         raise NothingToPromote(

@@ -191,6 +191,7 @@ def _champion(model: ModelArtifact, version: str) -> Champion:
         trial=model.trial,
         study=model.study,
         path=model.path,
+        digest=model.digest,
     )
 
 

@@ -7,11 +7,13 @@ what is installed is named, with its version. This module must not pickle anythi
 from __future__ import annotations
 
 import ast
+import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+from typing import Any
 
 from tune_tasks.errors import ConfigError
 from tune_tasks.registry.client import quiet
@@ -76,15 +78,7 @@ def local_code(loader: str, near: str | None) -> list[Path]:
     place = _place(sys.modules[top])
     if place is None or "site-packages" in place.parts or place.is_relative_to(sys.base_prefix):
         return []
-    found: dict[str, Path] = {}
-    waiting = [top]
-    while waiting:
-        name = waiting.pop()
-        path = next((p for p in (place.parent / f"{name}.py", place.parent / name) if p.exists()), None)
-        if name not in found and path is not None:
-            found[name] = path
-            waiting += [imported for imported in _imports(path) if imported not in found]
-    return sorted(found.values())
+    return _beside(place.parent, top)
 
 
 def requirements(code: list[Path]) -> list[str]:
@@ -93,6 +87,33 @@ def requirements(code: list[Path]) -> list[str]:
     names = {name for path in code for name in _imports(path)} - own - set(sys.stdlib_module_names)
     known = packages_distributions() if names else {}
     return sorted({pin for name in names for pin in _pins(known.get(name, [name.replace("_", "-")]))})
+
+
+def environment(targets: Iterable[str | None], near: str | None) -> dict[str, Any]:
+    """What the code ran with: Python, the platform, and the installed packages that the targets' code imports.
+
+    The code is read and not run: where a model is promoted, not all that trained it may be installed.
+    """
+    packages: dict[str, str] = {}
+    for target in targets:
+        top = (target or "").partition(":")[0].partition(".")[0]
+        code = _beside(Path(near), top) if near and top else []
+        pins = requirements(code) if code else _pins(packages_distributions().get(top, []))
+        packages |= dict(pin.split("==", 1) for pin in pins)
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
+
+
+def _beside(folder: Path, top: str) -> list[Path]:
+    """The file or package of this name in a folder, and those beside it that it imports."""
+    found: dict[str, Path] = {}
+    waiting = [top]
+    while waiting:
+        name = waiting.pop()
+        path = next((p for p in (folder / f"{name}.py", folder / name) if p.exists()), None)
+        if name not in found and path is not None:
+            found[name] = path
+            waiting += [imported for imported in _imports(path) if imported not in found]
+    return sorted(found.values())
 
 
 def _pins(distributions: list[str]) -> Iterator[str]:

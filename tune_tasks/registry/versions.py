@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tune_tasks.errors import ConfigError, Unavailable
+from tune_tasks.errors import ConfigError, CorruptLog, Unavailable
 from tune_tasks.registry import package
 from tune_tasks.registry.artifact import Champion, ModelArtifact
 from tune_tasks.registry.client import Connection, absent
@@ -80,12 +80,8 @@ class Registry:
     def verify(self, name: str, version: str, folder: Path, loader: str | None) -> None:
         """Downloads a version and compares it with `folder`, file by file; then loads it in a process of its own."""
         with tempfile.TemporaryDirectory(prefix="tune-tasks-") as scratch:
-            with self._connection.calls() as client:
-                import mlflow.artifacts
-
-                source = client.get_model_version_download_uri(name, version)
-                place = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=self._connection.uri)
-            wanted, found = _digests(folder), _digests(Path(place) / "artifacts" / package.CHECKPOINT)
+            place = self._download(name, version, scratch)
+            wanted, found = _digests(folder), _digests(place / "artifacts" / package.CHECKPOINT)
             wrong = sorted(file for file in {*wanted, *found} if wanted.get(file) != found.get(file))
             if wrong:
                 raise Unavailable(
@@ -93,7 +89,52 @@ class Registry:
                     "differ; the alias was not moved. Delete that version, then promote again"
                 )
             if loader:
-                package.try_loader(loader, Path(place))
+                package.try_loader(loader, place)
+
+    def bring(self, name: str, version: str, target: Path) -> Path:
+        """Brings the files of a version below `target`, and returns their folder; of others' models, all there is.
+
+        Raises `CorruptLog` where there is no such version, or none of its files.
+        """
+        try:
+            place = self._download(name, version, str(target))
+        except Unavailable as error:
+            if self._has_files(name, version):
+                raise
+            raise CorruptLog(f"{self.url}: the files of models:/{name}/{version} are gone: {error}") from None
+        folder = place / "artifacts" / package.CHECKPOINT
+        return folder if folder.is_dir() else place
+
+    def _download(self, name: str, version: str, target: str) -> Path:
+        with self._connection.calls() as client:
+            import mlflow.artifacts
+
+            source = client.get_model_version_download_uri(name, version)
+            return Path(mlflow.artifacts.download_artifacts(source, dst_path=target, tracking_uri=self._connection.uri))
+
+    def _has_files(self, name: str, version: str) -> bool:
+        """Whether a version is listed with a file or more; tells files that are gone from a server that is down."""
+        with self._connection.calls() as client:
+            import mlflow.artifacts
+
+            source = client.get_model_version_download_uri(name, version)
+            return bool(mlflow.artifacts.list_artifacts(source, tracking_uri=self._connection.uri))
+
+    def code(self, name: str, version: str, target: Path) -> tuple[str | None, Path | None]:
+        """Downloads the code that a version was saved with to `target`; returns its loader's name, and its folder.
+
+        Either is None where there is none: a model of plain files, a loader that is installed.
+        """
+        with self._connection.calls() as client:
+            from mlflow.artifacts import download_artifacts
+            from mlflow.models import Model
+
+            source = client.get_model_version_download_uri(name, version).rstrip("/")
+            where = {"dst_path": str(target), "tracking_uri": self._connection.uri}
+            flavor = Model.load(download_artifacts(f"{source}/MLmodel", **where)).flavors.get("python_function", {})
+            loader = (flavor.get("config") or {}).get("loader") or None
+            folder = Path(download_artifacts(f"{source}/code", **where)) if loader and flavor.get("code") else None
+        return loader, folder
 
     def move_alias(self, name: str, alias: str, version: str) -> None:
         """Makes a version the one that the alias names."""
@@ -177,6 +218,7 @@ def _champion(name: str, version: ModelVersion) -> Champion:
         trial=None if trial is None else int(trial),
         study=tags.get("study"),
         path=tags.get("path"),
+        digest=tags.get("digest"),
     )
 
 

@@ -127,7 +127,8 @@ def conclude(state: StudyState, url: str, model: Any, stream: TextIO, limit: int
     if state.best:
         facts += [("best", _named(state, state.best)), ("", parameters(state.best.params))]
     if model:
-        facts.append(("model", f"{model.uri} is the {model.alias}" if model.promoted else "the champion stays"))
+        stays = "waits for approval" if model.pending else "the champion stays"
+        facts.append(("model", f"{model.uri} is the {model.alias}" if model.promoted else stays))
         facts.append(("", model.reason))
         facts += [("", f"{name} {number(value)}") for name, value in model.evaluation.items()]
         facts += [("", f"{model.path}/model.json")] if model.path else []

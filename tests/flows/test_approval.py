@@ -1,0 +1,66 @@
+"""A flow of Prefect pauses for a person's answer, which decides the promotion and stands in the study's log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tune_tasks as tt
+from tests.flows.running import finish, start
+from tests.prefect_server import shared
+from tests.studies import SPEC, write_study
+
+PROGRAM = """
+import sys
+import tune_tasks as tt
+from prefect import flow, pause_flow_run
+from prefect.input import RunInput
+from tune_tasks_prefect import promote_best
+
+class Answer(RunInput):
+    agreed: bool
+    by: str
+    why: str
+
+@flow
+def promote(study: str) -> None:
+    model = promote_best(study)
+    if model["pending"]:
+        answer = pause_flow_run(wait_for_input=Answer, timeout=120, poll_interval=1)
+        decide = tt.approve if answer.agreed else tt.reject
+        decide(tt.open_study(study), by=answer.by, why=answer.why)
+        model = promote_best(study)
+    print("promoted:", model["promoted"])
+
+promote(sys.argv[1])
+"""
+
+RESUME = """
+import sys
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    client.resume_flow_run(sys.argv[1], run_input={"agreed": True, "by": "Ada", "why": "looks right"})
+"""
+
+
+@pytest.mark.prefect
+@pytest.mark.slow
+def test_a_paused_flow_goes_on_with_the_answer_of_a_person(tmp_path: Path) -> None:
+    promotion = {**SPEC["promotion"], "approval": "required"}
+    study = tt.tune(write_study(tmp_path, budget={"trials": 2}, promotion=promotion))
+    running = start("-c", PROGRAM, study.url)
+
+    def paused() -> list[str]:
+        rows = shared().rows("flow_runs", flow_runs={"state": {"type": {"any_": ["PAUSED"]}}})
+        return [row["id"] for row in rows if row["parameters"].get("study") == study.url]
+
+    try:
+        shared().wait_for(lambda: bool(paused()))
+        assert study.refresh().promotions == []
+        finish(start("-c", RESUME, paused()[0]))
+        assert "promoted: True" in finish(running)
+    finally:
+        running.kill()
+    [model] = study.refresh().promotions
+    assert model["approval"]["by"] == "Ada"
