@@ -14,7 +14,7 @@ AIRFLOW_TESTS := tests/providers/airflow tests/dags
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-airflow servers run test check docs schema bench soak build pins clean
+.PHONY: help env env-airflow servers run retrain test check docs schema bench soak build pins clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ servers: env ## Install the servers that tests start; what cannot be installed i
 run: env ## Tune the digits example, from one file to a promoted model.
 	.venv/bin/tune-tasks run examples/digits/study.yaml
 
+retrain: env ## The week after `make run`: drifted images, begun with the best so far, promoted if they are better.
+	.venv/bin/tune-tasks retrain examples/digits/study.yaml --run 2026-11-21 --data drifted
+
 test: env env-airflow ## Run all tests, in both environments, also when those in the first fail.
 	@failed=0; \
 	.venv/bin/python -m pytest $(AIRFLOW_TESTS:%=--ignore=%) || failed=1; \
@@ -42,10 +45,11 @@ check: env env-airflow ## Run ruff, mypy, and the tests of imports, docs and the
 	.venv/bin/mypy --cache-dir .mypy_cache/airflow --python-executable .venv-airflow/bin/python providers/airflow/src
 	.venv/bin/python -m pytest -q tests/test_imports.py tests/test_docs.py tests/test_readme.py
 
-docs: env ## Write what is generated: docs/spec.md and docs/spec.schema.json.
+docs: env ## Write what is generated: docs/spec.md and the schemas of a spec and of model.json.
 	@mkdir -p docs
 	.venv/bin/tune-tasks schema --format markdown > docs/spec.md
 	.venv/bin/tune-tasks schema > docs/spec.schema.json
+	.venv/bin/tune-tasks schema --of model > docs/model.schema.json
 
 schema: docs ## The same.
 

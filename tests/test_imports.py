@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tune_tasks"
 
-PURE = {"errors", "command", "sections", "delivery", "space", "spec", "events", "curves", "indexes", "trial", "study"}
+PURE = {"errors", "command", "sections", "delivery", "space", "points", "spec"}
+PURE |= {"events", "curves", "indexes", "trial", "transitions", "study"}
 CHOOSING = PURE | {"samplers", "schedulers"}
 ALLOWED = {
     "__init__": set(),
@@ -23,27 +24,39 @@ ALLOWED = {
     "events": set(),
     "curves": set(),
     "trial": {"curves", "events"},
+    "transitions": {"events", "trial"},
     "indexes": {"study"},
     "sections": set(),
     "delivery": {"sections"},
-    "spec": {"errors", "command", "sections", "delivery", "space"},
+    "points": {"errors", "space"},
+    "spec": {"errors", "command", "sections", "delivery", "points", "space"},
     "study": PURE,
     "samplers": PURE | {"samplers"},
     "schedulers": PURE | {"schedulers"},
     "decide": CHOOSING,
-    "plugins": CHOOSING,
+    "plugins": CHOOSING | {"tracking", "deployment"},
     "retention": PURE,
     "session": PURE,
     "store": PURE | {"store"},
     "execution": PURE | {"store", "session", "execution"},
     "views": PURE | {"views"},
     "registry": PURE | {"store", "registry"},
-    "tracking": PURE | {"registry"},
+    "tracking": PURE | {"registry", "store", "operate", "plugins", "studies", "tracking"},
     "studies": CHOOSING | {"store", "plugins", "decide", "retention"},
+    "next_week": PURE | {"fingerprints", "retraining", "steps", "store"},
+    "retraining": PURE | {"store", "studies"},
+    "fingerprints": PURE | {"store"},
+    "final": PURE | {"loop", "registry", "store", "studies"},
+    "extension": PURE | {"plugins", "studies"},
     "attend": PURE | {"execution", "studies"},
     "operate": PURE | {"store", "views", "operate"},
     "championship": PURE | {"registry", "store", "studies"},
-    "promote": PURE | {"championship", "registry", "tracking", "studies"},
+    "deployment": PURE | {"championship", "deployment", "execution", "plugins", "registry", "store", "studies"},
+    "approval": PURE | {"studies"},
+    "measuring": PURE | {"registry", "store", "studies"},
+    "contest": PURE | {"measuring", "registry", "studies"},
+    "leaderboard": PURE | {"approval", "contest", "studies", "views"},
+    "promote": PURE | {"approval", "championship", "contest", "registry", "retraining", "tracking", "studies"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""
 

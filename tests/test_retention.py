@@ -33,9 +33,9 @@ def run(told: History, trial: int, losses: list[float], outcome: Any = "reached"
     told.end(trial, outcome)
 
 
-def history(last: int | None = 1, best: int | None = 1) -> History:
+def history(last: int | None = 1, best: int | None = 1, **promotion: Any) -> History:
     """Trials 0 and 1 are paused, after 1 and 3 steps with a checkpoint each; the best is in the middle of trial 1."""
-    told = History(StudySpec(**{**SPEC, "checkpoints": {"keep_last": last, "keep_best": best}}))
+    told = History(StudySpec(**{**SPEC, "checkpoints": {"keep_last": last, "keep_best": best}, "promotion": promotion}))
     told.plan([{"x": 0.5}, {"x": 0.6}], budget=3)
     run(told, 0, [0.5])
     run(told, 1, [0.4, 0.1, 0.3])
@@ -57,6 +57,13 @@ def test_of_a_trial_that_is_over_only_what_is_among_the_best_is_kept():
     told = history()
     told.prune(0, 1)
     assert kept(told) == [(1, 2)]
+
+
+def test_the_best_of_each_trial_that_a_promotion_measures_again_is_kept():
+    told = history(best=1, evaluate="objective:evaluate", candidates=2)
+    told.prune(0, 1)
+    told.prune(1, 1)
+    assert kept(told) == [(0, 1), (1, 2)]
 
 
 def test_a_checkpoint_of_a_failed_trial_is_not_among_the_best():

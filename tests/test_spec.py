@@ -113,6 +113,7 @@ CHOICES = {"type": "categorical", "choices": ["relu", "tanh", "relu"]}
         ({"resources": {"gpu": 1.5}}, "gpu is 1.5, must be at most 1 or a whole number"),
         ({"resources": {"memory": "4 bananas"}}, "resources.memory: '4 bananas' is not a size"),
         ({"environment": {"pip": ["a"], "uv": ["b"]}}, "environment: pip and uv are both given"),
+        ({"environment": {"image": "a:1", "uv": ["b"]}}, "environment: image and uv are both given; Ray runs an image"),
         ({"promotion": {"loader": "abc"}}, "promotion.loader: 'abc' is not an import string"),
     ],
 )

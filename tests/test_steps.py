@@ -126,7 +126,8 @@ def test_the_step_table_speaks_json(study: tt.Study) -> None:
     for result in (batch, outcome, verdict):
         assert json.loads(json.dumps(result)) == result
         assert result["study"] == study.url
-    assert set(STEPS) == {"sample", "launch_trials", "evaluate_and_prune", "promote_best"}
+    assert {"sample", "launch_trials", "evaluate_and_prune", "promote_best", "deploy", "undeploy"} <= set(STEPS)
+    assert {"train_final", "extend"} <= set(STEPS)
 
 
 @pytest.mark.parametrize("run", ["..", "a/b", "", "a\0b"])

@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tune_tasks.approval import approve, reject
     from tune_tasks.championship import history, rollback
+    from tune_tasks.deployment.step import Deployment, deploy, undeploy
     from tune_tasks.errors import (
         ConfigError,
         CorruptLog,
@@ -21,18 +23,25 @@ if TYPE_CHECKING:
         Unavailable,
         Unreachable,
     )
+    from tune_tasks.extension import extend
+    from tune_tasks.final import train_final
+    from tune_tasks.fingerprints import fingerprint
     from tune_tasks.loop import tune
-    from tune_tasks.registry import ModelArtifact
+    from tune_tasks.registry import Evaluation, ModelArtifact
+    from tune_tasks.retraining import Retraining, retrain
     from tune_tasks.session import get_checkpoint, get_context, report
     from tune_tasks.spec import StudySpec, load_spec
     from tune_tasks.steps import BatchOutcome, Verdict, evaluate_and_prune, launch_trials, promote_best, sample
     from tune_tasks.studies import Study, open_study
     from tune_tasks.study import Batch, Trial
+    from tune_tasks.tracking.following import track
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "approval": ("approve", "reject"),
     "championship": ("history", "rollback"),
+    "deployment.step": ("Deployment", "deploy", "undeploy"),
     "errors": (
         "ConfigError",
         "CorruptLog",
@@ -43,13 +52,18 @@ _HOMES = {
         "Unavailable",
         "Unreachable",
     ),
+    "extension": ("extend",),
+    "final": ("train_final",),
+    "fingerprints": ("fingerprint",),
     "loop": ("tune",),
-    "registry": ("ModelArtifact",),
+    "registry": ("Evaluation", "ModelArtifact"),
+    "retraining": ("Retraining", "retrain"),
     "session": ("get_checkpoint", "get_context", "report"),
     "spec": ("StudySpec", "load_spec"),
     "steps": ("BatchOutcome", "Verdict", "evaluate_and_prune", "launch_trials", "promote_best", "sample"),
     "studies": ("Study", "open_study"),
     "study": ("Batch", "Trial"),
+    "tracking.following": ("track",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -58,9 +72,12 @@ __all__ = [
     "BatchOutcome",
     "ConfigError",
     "CorruptLog",
+    "Deployment",
+    "Evaluation",
     "Fenced",
     "ModelArtifact",
     "NothingToPromote",
+    "Retraining",
     "Study",
     "StudyNotFound",
     "StudySpec",
@@ -69,7 +86,11 @@ __all__ = [
     "Unavailable",
     "Unreachable",
     "Verdict",
+    "approve",
+    "deploy",
     "evaluate_and_prune",
+    "extend",
+    "fingerprint",
     "get_checkpoint",
     "get_context",
     "history",
@@ -77,10 +98,15 @@ __all__ = [
     "load_spec",
     "open_study",
     "promote_best",
+    "reject",
     "report",
+    "retrain",
     "rollback",
     "sample",
+    "track",
+    "train_final",
     "tune",
+    "undeploy",
 ]
 
 

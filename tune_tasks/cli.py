@@ -89,7 +89,7 @@ def _add_steps(commands: Any) -> None:
     from tune_tasks.steps import STEPS  # a command that fails to parse needs no engine
 
     kinds: dict[str, Any] = {"round": int, "count": int}
-    for step in STEPS.values():
+    for step in (step for step in STEPS.values() if step.command):
         command = commands.add_parser(step.name.replace("_", "-"), help=step.help)
         command.add_argument("study", metavar="SPEC|URL")
         _add_overrides(command)
@@ -112,17 +112,26 @@ def _add_views(commands: Any) -> None:
     logs.add_argument("--attempt", type=int, default=None, help="by default every attempt, in order")
     schema = commands.add_parser("schema", help="the JSON schema of a spec, or its reference as Markdown")
     schema.add_argument("--format", choices=("json", "markdown"), default="json")
+    schema.add_argument("--of", choices=("spec", "model"), default="spec", help="model: of model.json, as JSON")
     schema.set_defaults(command=_schema)
 
 
 def _add_operating(commands: Any) -> None:
-    from tune_tasks.championship import add_commands as add_championship  # as above
+    from tune_tasks.approval import add_commands as add_approval  # as above
+    from tune_tasks.championship import add_commands as add_championship
+    from tune_tasks.leaderboard import add_command as add_leaderboard
+    from tune_tasks.next_week import add_commands as add_next_week
     from tune_tasks.operate.commands import add_commands
     from tune_tasks.simulate.commands import add_command as add_simulate
+    from tune_tasks.tracking.commands import add_command as add_track
 
+    add_approval(commands, _open)
     add_championship(commands, _open)
+    add_leaderboard(commands, _open)
     add_commands(commands, _locate)
     add_simulate(commands, _locate, _pair)
+    add_track(commands, _locate)
+    add_next_week(commands, _pair, _finish)
 
 
 def _locate(source: str) -> str:
@@ -156,12 +165,16 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    return _finish(_open(options), options)
+
+
+def _finish(study: Any, options: argparse.Namespace) -> int:
+    """Runs a study to its promoted model, with progress."""
     from tune_tasks.loop import tune
     from tune_tasks.steps import MAIN, promote_best
     from tune_tasks.views.terminal import Progress, conclude
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    study = _open(options)
     run = options.run or MAIN
     try:
         with Progress(sys.stderr) as progress:
@@ -254,7 +267,9 @@ def _logs(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     from tune_tasks import schema
 
-    if options.format == "markdown":
+    if options.of == "model":
+        _print(schema.model_schema())
+    elif options.format == "markdown":
         sys.stdout.write(schema.markdown())
     else:
         _print(schema.schema())

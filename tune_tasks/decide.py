@@ -6,10 +6,11 @@ This module must not know how a trial runs or where a log lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tune_tasks.events import Advance, Assignment, Judged, Planned, Proposal, Prune
+from tune_tasks.points import point
 from tune_tasks.samplers import Sampler
 from tune_tasks.schedulers import Scheduler
 from tune_tasks.study import OVER, StudyState, Trial
@@ -51,17 +52,22 @@ def plan(state: StudyState, policy: Policy, place: Place, *, count: int, carry: 
     """Fills a batch of `count`: what was left running or waiting (`carry`), then advances, then new configurations."""
     assignments = [*(_carried(state) if carry else ()), *_advanced(state)]
     wanted = min(max(count - len(assignments), 0), _left(state)) if spent(state) is None else 0
-    proposals = policy.sampler.propose(state, wanted) if wanted else []
-    return Planned(
+    planned = Planned(
         key=place.key,
         run=place.run,
         round=place.round,
         batch=place.batch,
-        proposals=tuple(proposals),
-        assignments=(*assignments, *(_first(proposal, policy.scheduler) for proposal in proposals)),
-        exhausted=len(proposals) < wanted,
+        proposals=(),
+        assignments=tuple(assignments),
+        exhausted=False,
         time=time,
     )
+    starts = _starts(state)[:wanted]
+    planned = _with(planned, starts, policy.scheduler)
+    if wanted > len(starts):
+        proposals = policy.sampler.propose(_after(state, planned, starts), wanted - len(starts))
+        planned = _with(planned, proposals, policy.scheduler)
+    return planned.model_copy(update={"exhausted": len(planned.proposals) < wanted})
 
 
 def judge(state: StudyState, policy: Policy, place: Place, *, time: float) -> Judged:
@@ -164,6 +170,34 @@ def _finished(state: StudyState) -> str:
 
 def _left(state: StudyState) -> int:
     return 0 if state.exhausted else max(state.spec.budget.trials - len(state.trials), 0)
+
+
+def _starts(state: StudyState) -> list[Proposal]:
+    """The configurations to try first that are left: trial n is the nth of them."""
+    space, first = state.spec.space, len(state.trials)
+    return [
+        Proposal(number=number, params=point(space, start.params), reason=start.origin)
+        for number, start in enumerate(state.spec.start[first:], first)
+    ]
+
+
+def _with(planned: Planned, proposals: Sequence[Proposal], scheduler: Scheduler) -> Planned:
+    assignments = [_first(proposal, scheduler) for proposal in proposals]
+    return planned.model_copy(
+        update={
+            "proposals": (*planned.proposals, *proposals),
+            "assignments": (*planned.assignments, *assignments),
+        }
+    )
+
+
+def _after(state: StudyState, planned: Planned, starts: Sequence[Proposal]) -> StudyState:
+    """The state that a sampler is shown: with the configurations that are tried first in the same batch."""
+    if not starts:
+        return state
+    after = state.copy()
+    after.apply(planned)
+    return after
 
 
 def _carried(state: StudyState) -> Iterator[Assignment]:

@@ -88,6 +88,7 @@ class Final(Section):
         default=False, description="one model of all seeds: its folder has member-0, member-1, ...; else the best one"
     )
     budget: int | None = Field(default=None, ge=1, description="steps; by default as many as the winner's")
+    of: str | None = Field(default=None, description="set by train_final: the study whose winner this one trains")
 
 
 class Canary(Section):

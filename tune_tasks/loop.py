@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tune_tasks.spec import StudySpec
-from tune_tasks.steps import MAIN, evaluate_and_prune, launch_trials, make_runner, sample
+from tune_tasks.steps import MAIN, evaluate_and_prune, launch_trials, runner_here, sample
 from tune_tasks.studies import Study, open_study
 from tune_tasks.study import StudyState
+from tune_tasks.tracking.beside import tracked
 
 
 def tune(
@@ -25,13 +26,16 @@ def tune(
     study = open_study(source)
     if study.state.done:
         return study
-    runner = None if study.spec.execution.runner == "job" else make_runner(study)
-    try:
-        while True:
-            batch = sample(study, run=run)
-            launch_trials(study, batch, runner=runner, on_change=on_change)
-            if evaluate_and_prune(study, batch).done:
-                return study
-    finally:
-        if runner is not None:
-            runner.close()
+    with tracked(study) as shown:
+        runner = runner_here(study)
+        try:
+            done = False
+            while not done:
+                batch = sample(study, run=run)
+                launch_trials(study, batch, runner=runner, on_change=on_change)
+                done = evaluate_and_prune(study, batch).done
+        finally:
+            if runner is not None:
+                runner.close()
+        shown.finish()
+    return study

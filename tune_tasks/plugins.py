@@ -1,4 +1,4 @@
-"""Finds samplers and schedulers by name, its own and those of other packages, through entry points.
+"""Finds samplers, schedulers, trackers and targets by name, its own and those of other packages, through entry points.
 
 This module must not import a plug-in before a spec names it, and must not decide what a plug-in's options mean.
 """
@@ -10,6 +10,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from tune_tasks.delivery import Deploy
+from tune_tasks.deployment import GROUP as TARGETS
+from tune_tasks.deployment import Target
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.samplers import GROUP as SAMPLERS
 from tune_tasks.samplers import Sampler
@@ -17,6 +20,8 @@ from tune_tasks.schedulers import GROUP as SCHEDULERS
 from tune_tasks.schedulers import Scheduler
 from tune_tasks.sections import Plugin
 from tune_tasks.spec import StudySpec, explain
+from tune_tasks.tracking import GROUP as TRACKERS
+from tune_tasks.tracking import Tracker
 
 _BUILT_IN = {
     SAMPLERS: {
@@ -32,6 +37,15 @@ _BUILT_IN = {
         "hyperband": "tune_tasks.schedulers.hyperband:Hyperband",
         "median": "tune_tasks.schedulers.median:MedianStopping",
     },
+    TRACKERS: {
+        "mlflow": "tune_tasks.tracking.mlflow:MLflowTracker",
+        "tensorboard": "tune_tasks.tracking.tensorboard:TensorBoardTracker",
+        "files": "tune_tasks.tracking.files:FilesTracker",
+    },
+    TARGETS: {
+        "serve": "tune_tasks.deployment.serve:ServeTarget",
+        "folder": "tune_tasks.deployment.folder:FolderTarget",
+    },
 }
 
 
@@ -43,6 +57,18 @@ def sampler(spec: StudySpec) -> Sampler:
 def scheduler(spec: StudySpec) -> Scheduler:
     """Builds the scheduler that the spec names. Raises `ConfigError` for an unknown name or option."""
     return cast("Scheduler", _build(SCHEDULERS, "scheduler", spec.scheduler))
+
+
+def target(section: Deploy) -> Target:
+    """Builds the target that the section names. Raises `ConfigError` for an unknown name or option."""
+    return cast("Target", _build(TARGETS, "deploy.target", section.target))
+
+
+def trackers(spec: StudySpec) -> list[Tracker]:
+    """Builds the trackers that the spec names, in its order. Raises `ConfigError` for an unknown name or option."""
+    return [
+        cast("Tracker", _build(TRACKERS, f"tracking.{number}", plugin)) for number, plugin in enumerate(spec.tracking)
+    ]
 
 
 def available(group: str) -> dict[str, EntryPoint]:

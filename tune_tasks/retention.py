@@ -22,11 +22,14 @@ def discard(state: StudyState, *, time: float) -> Discarded | None:
     """Picks the checkpoints to discard; None where there is none.
 
     Kept are the newest `checkpoints.keep_last` of each trial that may go on, the `checkpoints.keep_best` best of the
-    study, and whatever a promotion named. None for one of the two keeps all of those.
+    study, and whatever a promotion named. None for one of the two keeps all of those. Where a promotion measures
+    several candidates again, the best one of each of as many trials is kept too: else one trial could have them all.
     """
-    last = state.spec.checkpoints.keep_last
+    last, promotion = state.spec.checkpoints.keep_last, state.spec.promotion
+    candidates = promotion.candidates if promotion.evaluate else 0
     saved = state.changes.index(state, (_Saved, last), lambda: _Saved(last))
-    gone = sorted(saved.loose.difference(saved.best.first(state.spec.checkpoints.keep_best), saved.promoted(state)))
+    best, leaders = saved.best.first(state.spec.checkpoints.keep_best), saved.leaders.first(candidates)
+    gone = sorted(saved.loose.difference(best, leaders, saved.promoted(state)))
     if not gone:
         return None
     named = Counter(saved.keys[item] for item in gone)
@@ -41,8 +44,8 @@ def discard(state: StudyState, *, time: float) -> Discarded | None:
 class _Saved:
     """Every checkpoint that there is. `loose` are those that are not among the newest `last` of a trial that goes on.
 
-    `best` ranks them by the value reported with the checkpoint, as a promotion picks its candidate; `names` counts how
-    many name the same place.
+    `best` ranks them by the value reported with the checkpoint, as a promotion picks its candidate, and `leaders` the
+    best one of each trial; `names` counts how many name the same place.
     """
 
     def __init__(self, last: int | None) -> None:
@@ -54,6 +57,8 @@ class _Saved:
         self.names: Counter[str] = Counter()
         self.loose: set[_Item] = set()
         self.best: Lowest[_Item] = Lowest()
+        self.leaders: Lowest[_Item] = Lowest()
+        self._leader: dict[int, _Item] = {}
 
     def take(self, state: StudyState, trial: Trial) -> None:
         """See `Index.take`."""
@@ -62,16 +67,20 @@ class _Saved:
             self._forget((number, step))
         steps = [step for step, _ in trial.checkpoints]
         newest = [] if over else steps if self._last is None else sorted(steps)[-self._last :]
+        values: list[tuple[float, _Item]] = []
         for step, reference in trial.checkpoints:
             item = (number, step)
             self.keys[item] = reference.key
             self.names[reference.key] += 1
             value = math.nan if trial.state == "failed" else state.sign * state.reported(number, step)
             self.best.put(item, value if math.isfinite(value) else None)
+            if math.isfinite(value):
+                values.append((value, item))
             if step not in newest:
                 self.loose.add(item)
         if steps:
             self._steps[number] = steps
+        self._lead(number, values)
 
     def promoted(self, state: StudyState) -> list[_Item]:
         """What promotions named; results of steps are only ever added."""
@@ -80,6 +89,14 @@ class _Saved:
                 self._promoted.append((state.steps[key]["trial"], state.steps[key]["step"]))
         self._known = len(state.steps)
         return self._promoted
+
+    def _lead(self, number: int, values: list[tuple[float, _Item]]) -> None:
+        before = self._leader.pop(number, None)
+        if before is not None:
+            self.leaders.put(before, None)
+        if values:
+            value, self._leader[number] = min(values)
+            self.leaders.put(self._leader[number], value)
 
     def _forget(self, item: _Item) -> None:
         key = self.keys.pop(item)

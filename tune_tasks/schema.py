@@ -15,6 +15,7 @@ from tune_tasks.samplers import GROUP as SAMPLERS
 from tune_tasks.schedulers import GROUP as SCHEDULERS
 from tune_tasks.space import Categorical, Constant, Float, Grid, Int
 from tune_tasks.spec import StudySpec
+from tune_tasks.tracking import GROUP as TRACKERS
 
 SECTIONS = (
     *("command", "resources", "budget", "retry", "checkpoints", "execution", "environment"),
@@ -24,19 +25,24 @@ _KINDS = {"sampler": SAMPLERS, "scheduler": SCHEDULERS}
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a study spec; a sampler or scheduler is one of those installed, with its own options."""
+    """The JSON schema of a study spec; a sampler, scheduler or tracker is one of those installed, with its options."""
     whole = StudySpec.model_json_schema()
     for kind, group in _KINDS.items():
-        options = [_with_name(name, model) for name, model in _models(group).items()]
-        whole["properties"][kind] = {
-            "anyOf": [{"type": "string", "enum": [option["title"] for option in options]}, *options],
-            "default": whole["properties"][kind].get("default"),
-        }
+        whole["properties"][kind] = {**_one_of(group), "default": whole["properties"][kind].get("default")}
+    whole["properties"]["tracking"]["items"] = _one_of(TRACKERS)
     whole["required"].remove("objective")
     whole["oneOf"] = [{"required": ["objective"]}, {"required": ["command"]}]
     whole["properties"]["command"]["anyOf"] += [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
     whole["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return whole
+
+
+def model_schema() -> dict[str, Any]:
+    """The JSON schema of what a promotion returns, which is model.json in the folder of a promoted model."""
+    from tune_tasks.registry import ModelArtifact  # a spec's schema needs no registry
+
+    whole = ModelArtifact.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
 def markdown() -> str:
@@ -49,11 +55,18 @@ def markdown() -> str:
     ]
     for kind, group in _KINDS.items():
         parts += [_table(f"`{kind}: {{name: {name}}}`", model) for name, model in _models(group).items()]
+    parts += [_table(f"`tracking: [{{name: {name}}}]`", model) for name, model in _models(TRACKERS).items()]
     return "\n".join(parts)
 
 
 def _models(group: str) -> dict[str, type[BaseModel]]:
     return {name: point.load() for name, point in sorted(plugins.available(group).items())}
+
+
+def _one_of(group: str) -> dict[str, Any]:
+    """A plug-in of the group: its name alone, or with its options."""
+    options = [_with_name(name, model) for name, model in _models(group).items()]
+    return {"anyOf": [{"type": "string", "enum": [option["title"] for option in options]}, *options]}
 
 
 def _with_name(name: str, model: type[BaseModel]) -> dict[str, Any]:

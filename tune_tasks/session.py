@@ -58,6 +58,10 @@ class Context:
     budget: int | None = None
     """The steps, of all attempts together, at which this one ends; None where its objective decides."""
     _preempted: Callable[[], bool] = field(repr=False, default=lambda: False)
+    data: str | None = None
+    """What the study trains on, as its spec says."""
+    final: bool = False
+    """Whether this is the final training of a winner, on all the data."""
 
     @property
     def max_budget(self) -> int:

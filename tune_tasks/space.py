@@ -223,6 +223,10 @@ class Space(RootModel[dict[str, Parameter]]):
                 params[name] = parameter.value if isinstance(parameter, Constant) else pick(name, parameter)
         return params
 
+    def exists(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Tells whether a parameter has a value where the others have these."""
+        return _holds(self.root[name].when, params)
+
     def problems(self, params: Mapping[str, Any]) -> list[str]:
         """Says what is wrong with `params` as a point of this space; empty when it lies inside."""
         found = [f"{name}: unknown parameter" for name in params if name not in self.root]

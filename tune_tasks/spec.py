@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from tune_tasks.command import Command
 from tune_tasks.delivery import Deploy, Final, Promotion, Retrain, Start
 from tune_tasks.errors import ConfigError, invalid
+from tune_tasks.points import check_start
 from tune_tasks.sections import (
     IMPORT_STRING,
     Budget,
@@ -108,6 +109,7 @@ class StudySpec(Section):
         self._target = target if callable(target) else None
         self._loaders = dict(loaders or {})
         self._check_command()
+        check_start(self.space, [start.params for start in self.start])
 
     @field_validator("name")
     @classmethod
@@ -138,6 +140,20 @@ class StudySpec(Section):
     def owner(self) -> str:
         """Whose models the study's are: no study of another owner may promote to the same name."""
         return self.promotion.owner or self.series or self.name
+
+    def changed(self, changes: Mapping[str, Any], folder: str | Path | None = None) -> StudySpec:
+        """This spec with other sections; Python objects stay what they are where their names stay.
+
+        `folder` is that of its modules, by default the same.
+        """
+        given = {**self.record(), "store": self.store, **changes}
+        if given["objective"] == self.objective:
+            given["objective"] = self._target or self.objective
+        if given["inputs"] == self.inputs:
+            given["inputs"] = self.loaders
+        made = StudySpec(**given)
+        made._folder = Path(folder) if folder else self._folder
+        return made
 
     @property
     def target(self) -> Any:
@@ -277,6 +293,8 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     for part in location:
         if current is Space:
             break
+        if isinstance(part, int):  # the place in a list, whose members are what `current` is already
+            continue
         annotation = current.model_fields[str(part)].annotation
         options = [annotation, *typing.get_args(annotation)]
         current = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))

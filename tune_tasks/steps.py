@@ -6,23 +6,27 @@ result, and a retry returns it. Nothing here may depend on who calls, or keep an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tune_tasks import decide, retention
 from tune_tasks.attend import attend
 from tune_tasks.decide import Place, Policy
+from tune_tasks.deployment.step import deploy, undeploy
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.events import Discarded, Event, Prune, Value
 from tune_tasks.execution import Runner
 from tune_tasks.execution.batch import BatchDriver
 from tune_tasks.execution.driver import Decider
+from tune_tasks.extension import extend
 from tune_tasks.promote import promote
 from tune_tasks.registry import ModelArtifact
 from tune_tasks.spec import check_name
 from tune_tasks.studies import Study, open_study, owner, record, tidy
 from tune_tasks.study import Batch, StudyState, Trial
+from tune_tasks.tracking.beside import is_tracked, tracked
+from tune_tasks.tracking.following import catch_up
 
 MAIN = "main"
 """The pipeline run of whoever does not name one."""
@@ -92,21 +96,32 @@ def launch_trials(
     state = study.refresh()
     if _is_empty(state, name):
         return BatchOutcome(batch=name, states={}, reason="the study is done", **_best(state))
-    if key not in state.steps and runner is None and study.spec.execution.runner == "job":
-        attend(study, name, on_change=on_change)
-    elif key not in state.steps:
-        own = runner or make_runner(study)
-        try:
-            decider = make_decider(study, name)
-            driver = BatchDriver(study.log, state, own, decider, owner=owner(), on_change=on_change, clock=study.clock)
-            study.keep(driver.run(name))
-        except BaseException:
-            study.distrust()
-            raise
-        finally:
-            if runner is None:
-                own.close()
+    if key not in state.steps:
+        own = runner or runner_here(study)
+        if own is None:
+            with tracked(study):
+                attend(study, name, on_change=on_change)
+        else:
+            try:
+                _drive(study, name, own, on_change)
+            finally:
+                if runner is None:
+                    own.close()
     return BatchOutcome(**study.state.steps[key])
+
+
+def _drive(study: Study, batch: str, runner: Runner, on_change: Callable[[StudyState], None]) -> None:
+    """Runs a batch from this process."""
+    try:
+        decider = make_decider(study, batch)
+        driver = BatchDriver(
+            study.log, study.state, runner, decider, owner=owner(), on_change=on_change, clock=study.clock
+        )
+        with tracked(study):
+            study.keep(driver.run(batch))
+    except BaseException:
+        study.distrust()
+        raise
 
 
 def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
@@ -120,16 +135,29 @@ def evaluate_and_prune(study: Study, batch: Batch | str) -> Verdict:
     place = Place(key, place.run, place.round, name)
     verdict = Verdict(**record(study, key, lambda state: decide.judge(state, policy, place, time=study.now())))
     tidy(study)
+    if verdict.done and not is_tracked(study):
+        catch_up(study, default=False)
     return verdict
 
 
 def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
     """Publishes the best trial's model, if it beats the champion, and moves the registry's alias to it.
 
+    With `promotion.evaluate` the best trials and the champion are measured again first, and every gate of the spec is
+    asked. With `approval: required` the model that passed is `pending` until someone agrees; then call this again.
     The key is (study, `run`, the rounds of that run): a second call returns the first one's result, until the study
     went on. Raises `NothingToPromote` where no trial has a value.
     """
-    return promote(study, run=run)
+    before = study.log.head
+    model = promote(study, run=run)
+    if study.log.head != before:
+        catch_up(study)
+    return model
+
+
+def runner_here(study: Study) -> Runner | None:
+    """The runner of launch steps in this process; None where the study's job has it."""
+    return None if study.spec.execution.runner == "job" else make_runner(study)
 
 
 def make_runner(study: Study, *, address: str | None = None) -> Runner:
@@ -264,6 +292,8 @@ class Step:
     run: Callable[..., Any]
     options: tuple[str, ...]
     help: str
+    command: bool = True
+    """Whether the command line takes it as it is; else it has a command of its own."""
 
 
 def _sample(study: Study, **options: Any) -> dict[str, Any]:
@@ -285,6 +315,18 @@ def _with_study(task: Callable[..., Value]) -> Callable[..., dict[str, Any]]:
     return run
 
 
+def _train_final(study: Study, **options: Any) -> dict[str, Any]:
+    from tune_tasks.final import train_final  # it runs the steps itself
+
+    final = train_final(study, **options)
+    return {"study": study.url, "final": final.url, "trials": len(final.trials), **_best(final.state)}
+
+
+def _extend(study: Study, *, changes: Mapping[str, Any]) -> dict[str, Any]:
+    state = extend(study, changes=changes).state
+    return {"study": study.url, "done": state.done, "trials": len(state.trials), "wanted": state.spec.budget.trials}
+
+
 STEPS = {
     step.name: step
     for step in (
@@ -292,6 +334,10 @@ STEPS = {
         Step("launch_trials", _with_study(launch_trials), ("batch",), "run a batch of trials"),
         Step("evaluate_and_prune", _with_study(evaluate_and_prune), ("batch",), "decide who advances and who stops"),
         Step("promote_best", _with_study(promote_best), ("run",), "publish the best model if it beats the champion"),
+        Step("train_final", _train_final, ("run",), "train the winner once more, on all the data"),
+        Step("extend", _extend, ("changes",), "open a study again, to go on with more", command=False),
+        Step("deploy", _with_study(deploy), ("run",), "bring the champion to where it is served"),
+        Step("undeploy", _with_study(undeploy), ("run",), "take away what is served"),
     )
 }
 """The four tasks by name: each takes a study and small JSON values, and gives small JSON values."""

@@ -6,16 +6,17 @@ This module must not decide anything about tuning, and must not run a trial.
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
 from tune_tasks.errors import ConfigError, Unavailable, Unreachable
-from tune_tasks.events import Amended, Created, Event
+from tune_tasks.events import Amended, Created, Event, Opened
 from tune_tasks.spec import StudySpec, differences, load_spec, resolve
 from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Event)
 
-_AMENDABLE = frozenset(
+AMENDABLE = frozenset(
     {"budget", "resources", "retry", "checkpoints", "execution", "environment"}
     | {"promotion", "final", "deploy", "retrain", "tracking"}
 )
@@ -134,12 +135,15 @@ class Study:
         return f"<Study {self.url} trials={len(self.state.trials)} done={self.state.done}>"
 
 
-def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, amend: bool = False) -> Study:
+def open_study(
+    source: StudySpec | Mapping[str, Any] | str | Path | Study, *, amend: bool = False, parent: str | None = None
+) -> Study:
     """Opens the study of a spec, and creates it where it does not exist; or opens the one at a URL.
 
     `source` is a spec, a mapping, the path of a YAML or JSON file, or the URL of an existing study. A spec must be
     the one that the study was created with; with `amend`, its budget, resources, retry, checkpoints, execution,
-    environment and promotion may differ, which is recorded. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
+    environment and promotion may differ, which is recorded. `parent` is, for a study that is created, the URL of the
+    one that it goes on from. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
     """
     if isinstance(source, Study):
         return source
@@ -155,13 +159,25 @@ def open_study(source: StudySpec | Mapping[str, Any] | str | Path | Study, *, am
     try:
         if not log.exists():
             _check(source)
-            _create(objects, log, source)
+            _create(objects, log, source, parent)
     except Unavailable as error:
         raise Unreachable(f"store: {error}; check the URL in the spec, and the store's address and keys") from error
     store = study_url(source).rpartition("/")[0]
     study = Study(objects, source, store=store, private=has_credentials(source.store))
     _same(study, source, amend=amend)
     return study
+
+
+def find_study(url: str) -> Study | None:
+    """The study at a URL; None where there is none."""
+    objects = open_objects(url)
+    return Study(objects) if StudyLog(objects).exists() else None
+
+
+def derive(study: Study, changes: Mapping[str, Any]) -> StudySpec:
+    """A spec as that of a study but for `changes`, for a study beside it."""
+    source = study._spec or study.spec  # noqa: SLF001  # its Python objects, which the log does not know
+    return source.changed({**study.spec.record(), **changes, "store": study.store}, study.folder)
 
 
 def study_url(spec: StudySpec) -> str:
@@ -179,6 +195,9 @@ def _check(spec: StudySpec) -> None:
     """Finds every mistake that can be found before anything is created."""
     plugins.sampler(spec)
     plugins.scheduler(spec)
+    plugins.trackers(spec)
+    if spec.deploy is not None:
+        plugins.target(spec.deploy)
     if spec.command is None:
         spec.resolve_objective()
     named = {
@@ -197,7 +216,7 @@ def _check(spec: StudySpec) -> None:
             resolve(target, path, spec.folder)
 
 
-def _create(objects: Objects, log: StudyLog, spec: StudySpec) -> None:
+def _create(objects: Objects, log: StudyLog, spec: StudySpec, parent: str | None) -> None:
     if not spec.unsafe_single_writer:
         probe(objects)
     log.create(
@@ -205,15 +224,33 @@ def _create(objects: Objects, log: StudyLog, spec: StudySpec) -> None:
             study=uuid.uuid4().hex,
             spec=spec.record(),
             folder=str(spec.folder) if spec.folder else None,
+            code=_code(spec.folder) if spec.folder else None,
+            parent=parent,
             time=time.time(),
         )
     )
 
 
+def _code(folder: Path) -> str | None:
+    """The version of the code in a folder, as git tells it: a commit, with -dirty where files were changed since.
+
+    None where there is no git, or no commit.
+    """
+    try:
+        told = [
+            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)  # noqa: S603, S607  # the user's own git
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", "."))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit, changed = (done.stdout.strip() for done in told)
+    return f"{commit}-dirty" if changed else commit
+
+
 def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
     new = spec.record()
     while found := differences(study.spec.record(), new):
-        frozen = [line for line in found if line.split(".")[0].split()[0] not in _AMENDABLE]
+        frozen = [line for line in found if line.split(".")[0].split()[0] not in AMENDABLE]
         if frozen or not amend:
             lines = "\n".join(f"  {line}" for line in (frozen or found))
             remedy = "Give the study another name, or the spec that it was created with"
@@ -237,6 +274,21 @@ def append(study: Study, make: Callable[[StudyState], E | None]) -> E | None:
             _keep_short(study)
             return event
     return None
+
+
+def commit(study: Study, make: Callable[[StudyState], Sequence[Event]]) -> None:
+    """Commits, at once, the events that `make` derives from the newest state; nothing where there are none.
+
+    Where a driver is taken over by one of them, they are the driver's that takes over.
+    """
+    while events := make(study.refresh()):
+        epoch = next((event.epoch for event in events if isinstance(event, Opened)), 0)
+        if study.log.commit(events, role="driver" if epoch else "step", epoch=epoch):
+            for event in events:
+                study.state.apply(event)
+            study.keep(study.state)
+            _keep_short(study)
+            return
 
 
 def record(study: Study, key: str, make: Callable[[StudyState], Event]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,10 +86,13 @@ def test_training_learns_and_what_is_saved_can_be_evaluated_and_predicts(objecti
     attempt = Attempt(tmp_path, objective.DEFAULT, 8)
     train(objective, attempt, 8)
     assert attempt.rows[-1]["val_loss"] < attempt.rows[0]["val_loss"] / 2
-    assert objective.evaluate(attempt.saved)["test_accuracy"] > 0.9
+    measured = objective.evaluate(attempt.saved)
+    assert np.mean(measured.examples["test_accuracy"]) > 0.9
     images, labels = objective.data()["test"]
     predicted = objective.load(attempt.saved).predict(images)
-    assert (predicted == labels).mean() == objective.evaluate(attempt.saved)["test_accuracy"]
+    assert np.array_equal(predicted == labels, measured.examples["test_accuracy"])
+    assert np.array_equal(measured.slices["digit"], labels)
+    assert len(objective.load(attempt.saved).predict(objective.example())) == 8
 
 
 def test_the_parts_of_the_data_do_not_overlap_and_are_always_the_same(objective: ModuleType) -> None:
@@ -98,6 +102,39 @@ def test_the_parts_of_the_data_do_not_overlap_and_are_always_the_same(objective:
     objective.data.cache_clear()
     again = np.concatenate([images.sum(axis=1) * 1000 + images[:, 20] for images, _ in objective.data().values()])
     assert np.array_equal(seen, again)
+
+
+def test_a_model_is_trained_and_measured_on_the_data_that_its_study_names(
+    objective: ModuleType, tmp_path: Path
+) -> None:
+    accuracy = {}
+    for trained in (None, "drifted"):
+        attempt = Attempt(tmp_path / str(trained), objective.DEFAULT, 4)
+        attempt.context = replace(attempt.context, data=trained)
+        train(objective, attempt, 4)
+        for asked in (None, "drifted"):
+            measured = objective.evaluate(attempt.saved, data=asked, seed=0)
+            accuracy[trained, asked] = np.mean(measured.examples["test_accuracy"])
+    assert accuracy[None, None] > 0.9
+    assert accuracy["drifted", "drifted"] > accuracy[None, "drifted"] + 0.1
+    assert np.array_equal(objective.data("drifted")["test"][1], objective.data()["test"][1])
+
+
+def test_the_final_training_has_the_images_to_choose_by_too(
+    objective: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, trains = [], objective.Network.train_epoch
+
+    def train_epoch(network: Any, images: Any, labels: Any) -> None:
+        seen.append(len(labels))
+        trains(network, images, labels)
+
+    monkeypatch.setattr(objective.Network, "train_epoch", train_epoch)
+    for final in (False, True):
+        attempt = Attempt(tmp_path / str(final), objective.DEFAULT, 1)
+        attempt.context = replace(attempt.context, final=final)
+        train(objective, attempt, 1)
+    assert seen == [1097, 1447]
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -18,6 +18,14 @@ from tune_tasks.store.segment import segment_key
 from tune_tasks.study import StudyState
 from tune_tasks.testing.faults import Call, SharedObjects
 
+PARTS = {
+    "evaluated": "/{model}/{seed}",
+    "promoting": "/decision",
+    "approved": "/approval",
+    "deploying": "/intent",
+}
+"""What a part of a step is called below the step's key."""
+
 DRIVERS = {"opened", "started", "reports", "checkpointed", "ended", "pruned", "launched"}
 """What only a driver may write."""
 
@@ -121,7 +129,7 @@ class Checker:
 
     def _key(self, event: dict[str, Any], number: int) -> None:
         if "key" in event:
-            key = event["key"] + ("/decision" if event["type"] == "promoting" else "")
+            key = event["key"] + PARTS.get(event["type"], "").format(**event)
             before = self.keys.setdefault(key, number)
             demand("I2", kept=before == number, why=f"{key} has results in segments {before} and {number}")
 

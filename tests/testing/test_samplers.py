@@ -53,6 +53,12 @@ def numpy_value(value):
     return np.float64(value) if isinstance(value, float) else value
 
 
+def heedless(made, history):
+    """Proposes once more what was given to be tried first."""
+    given = [start.params for start in history.spec.start]
+    return [proposal.model_copy(update={"params": given[0]}) for proposal in made]
+
+
 def no_branch(made, history):
     """Leaves out a parameter that exists only sometimes."""
     plain = [{name: value for name, value in proposal.params.items() if name != "l2"} for proposal in made]
@@ -131,6 +137,7 @@ BROKEN = [
         "test_the_same_history_gives_the_same_proposals_in_a_fresh_process",
         {"space": MIXED},
     ),
+    (twin(heedless), "test_what_was_given_to_be_tried_first_is_not_proposed_again", {}),
     (twin(remembering), "test_another_history_in_between_changes_nothing", {}),
     (valued(numpy_value), "test_values_are_plain_json", {"space": MIXED}),
     (twin(learn), "test_it_goes_on_whatever_became_of_the_trials", {"space": MIXED, "outcome": "failed"}),

@@ -64,6 +64,11 @@ def forgetful(made, history):
     return [decision for decision in made if decision.trial != 7]
 
 
+def content(made, history):
+    """Takes a trial that was complete once for complete for ever."""
+    return [decision for decision in made if history.trials[decision.trial].budget < 27]
+
+
 def greedy(made, history):
     return [*made, Prune(trial=len(history.trials), reason="one too many")]
 
@@ -105,6 +110,11 @@ BROKEN = [
     (twin(spoil), "test_a_decision_does_not_change_the_history", {}),
     (twin(moody), "test_looking_is_not_deciding", {}),
     (twin(forgetful), "test_at_the_end_nobody_is_left_behind", {}),
+    (
+        twin(content),
+        "test_extended_to_a_larger_budget_complete_trials_go_on_and_no_other",
+        {"trials": 5, "longer": 81},
+    ),
     (twin(greedy), "test_thousands_of_trials_are_reviewed", {}),
 ]
 

@@ -1,7 +1,7 @@
 """Sobol search: a scrambled low-discrepancy sequence, which covers the space more evenly than random draws.
 
 Sobol (1967); scrambling by Owen as in SciPy's `qmc.Sobol`. This module must not keep a sequence between calls: point n
-belongs to trial n.
+belongs to trial n, counted from the first that this sampler may propose.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ class SobolSampler(BaseModel):
 
     def propose(self, history: StudyState, count: int) -> list[Proposal]:
         """Returns the next `count` points of the sequence; random ones where a point repeats what was tried."""
-        space, start = history.spec.space, len(history.trials)
+        space, first = history.spec.space, len(history.trials)
+        given = min(len(history.spec.start), first)  # configurations that were tried first took no point
         names = [name for name in space if not isinstance(space[name], Constant)]
-        points = _points(len(names), start, count, self.seed)
+        points = _points(len(names), first - given, count, self.seed)
 
         def candidates(number: int) -> Candidates:
-            point = dict(zip(names, points[number - start], strict=True))
-            yield _configuration(space, point), f"Sobol point {number}"
+            point = dict(zip(names, points[number - first], strict=True))
+            yield _configuration(space, point), f"Sobol point {number - given}"
             rng = generator(self.seed, number)
-            yield from draws(space, rng, f"random, as Sobol point {number} was tried before")
+            yield from draws(space, rng, f"random, as Sobol point {number - given} was tried before")
 
         return propose_untried(history, count, self.seed, candidates)
 

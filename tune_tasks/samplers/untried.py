@@ -14,7 +14,7 @@ from itertools import islice
 from tune_tasks.events import Proposal
 from tune_tasks.samplers import generator
 from tune_tasks.samplers.cells import cells
-from tune_tasks.space import Params, Space
+from tune_tasks.space import Constant, Params, Space
 from tune_tasks.study import StudyState, Trial
 
 REDRAWS = 100
@@ -66,7 +66,10 @@ class _Seen:
         self._space = space
         self._finite = all(parameter.size() for parameter in parameters)
         self._repeats = all(parameter.size() or parameter.when for parameter in parameters)
-        self._before = history.changes.index(history, _Tried, _Tried).counts if self._repeats else Counter[str]()
+        self._names = tuple(name for name in space if not isinstance(space[name], Constant))
+        names = self._names
+        tried = history.changes.index(history, (_Tried, names), lambda: _Tried(names)) if self._repeats else None
+        self._before = tried.counts if tried else Counter[str]()
         self._keys: set[str] = set()
 
     def first(self, candidates: Candidates, rng: random.Random) -> tuple[Params, str] | None:
@@ -87,7 +90,7 @@ class _Seen:
 
     def _add(self, params: Params) -> bool:
         """Notes a configuration; says whether it is new."""
-        key = _key(params)
+        key = _key(params, self._names)
         if key in self._before or key in self._keys:
             return False
         self._keys.add(key)
@@ -95,15 +98,19 @@ class _Seen:
 
 
 class _Tried:
-    """The configurations of all trials, each with how many have it."""
+    """The configurations of all trials, each with how many have it, by the parameters of these names.
 
-    def __init__(self) -> None:
+    Constants do not count: a study that is extended may get one that its first trials do not have.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
         self.counts: Counter[str] = Counter()
         self._of: dict[int, str] = {}
 
     def take(self, _: StudyState, trial: Trial) -> None:
         """See `Index.take`."""
-        key, known = _key(trial.params), self._of.get(trial.number)
+        key, known = _key(trial.params, self._names), self._of.get(trial.number)
         if key == known:
             return
         self._of[trial.number] = key
@@ -114,5 +121,5 @@ class _Tried:
                 del self.counts[known]
 
 
-def _key(params: Params) -> str:
-    return repr(sorted(params.items()))
+def _key(params: Params, names: tuple[str, ...]) -> str:
+    return repr([(name, params[name]) for name in names if name in params])

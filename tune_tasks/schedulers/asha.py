@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from tune_tasks.events import Advance, Prune
 from tune_tasks.indexes import Ranking
-from tune_tasks.schedulers.rungs import Halving, key_at, ranking, rungs, standing, undecided
+from tune_tasks.schedulers.rungs import Halving, enter, key_at, ranking, rung_of, rungs, standing, undecided
 from tune_tasks.study import StudyState, Trial
 
 
@@ -31,7 +31,9 @@ class ASHA(Halving):
         """
         levels = self._rungs()
         ladder = history.changes.index(history, (_Ladder, levels), lambda: _Ladder(levels))
-        decisions: list[Advance | Prune] = []
+        decisions: list[Advance | Prune] = [
+            *enter(self, (history.trials[number] for number in sorted(ladder.below)), levels[0])
+        ]
         for budget, following in reversed(list(pairwise(levels))):
             rung = ladder.rungs[budget]
             advancing = self._advancing(len(rung.reached), closing=closing)
@@ -45,7 +47,7 @@ class ASHA(Halving):
         """The trials whose rung is final: above a rung that still sends trials up, the ranks are not."""
         waiting: dict[int, set[int]] = defaultdict(set)
         for trial in undecided(history.trials):
-            waiting[trial.budget].add(trial.number)
+            waiting[rung_of(trial, self._rungs()) or 0].add(trial.number)
         advanced = {decision.trial for decision in decisions}
         prunes: list[Prune] = []
         for budget in sorted(waiting):
@@ -87,12 +89,16 @@ class _Ladder:
     """The rungs below the last, kept sorted, so that a review costs a search and not a pass over all trials."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
+        self._levels = levels
         self.rungs = {budget: _Rung() for budget in levels[:-1]}
+        self.below: set[int] = set()
 
     def take(self, history: StudyState, trial: Trial) -> None:
         """See `Index.take`."""
         waits = trial.state == "paused" and trial.advance is None
+        stands = rung_of(trial, self._levels)
+        (self.below.add if waits and stands is None else self.below.discard)(trial.number)
         for budget, rung in self.rungs.items():
             key = key_at(history, trial, budget)
             rung.reached.put(trial.number, key)
-            rung.waiting.put(trial.number, key if waits and trial.budget == budget else None)
+            rung.waiting.put(trial.number, key if waits and stands == budget else None)

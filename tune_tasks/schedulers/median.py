@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tune_tasks.events import Advance, Prune
 from tune_tasks.schedulers.averages import median_of_others
+from tune_tasks.schedulers.onward import onward
 from tune_tasks.schedulers.rungs import at_least
 from tune_tasks.study import StudyState, Trial
 
@@ -33,9 +34,9 @@ class MedianStopping(BaseModel):
         """Everything at once; `watch` may end it earlier."""
         return self.max_budget
 
-    def review(self, history: StudyState, *, closing: bool) -> list[Advance | Prune]:  # noqa: ARG002  # nothing waits
-        """Decides nothing: no trial is ever paused for a decision."""
-        return []
+    def review(self, history: StudyState, *, closing: bool) -> list[Advance | Prune]:  # noqa: ARG002  # nobody waits
+        """Pauses no trial; those that are paused because the study was extended go on."""
+        return [*onward(history, self.max_budget)]
 
     def watch(self, history: StudyState, trial: Trial) -> Prune | None:
         """Prunes the trial, or lets it run; at its last step it is complete whatever it reached."""

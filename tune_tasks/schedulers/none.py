@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from tune_tasks.events import Advance, Prune
+from tune_tasks.schedulers.onward import onward
 from tune_tasks.schedulers.rungs import at_least
 from tune_tasks.study import StudyState, Trial
 
@@ -24,9 +25,9 @@ class NoScheduler(BaseModel):
         """Everything at once."""
         return self.max_budget
 
-    def review(self, history: StudyState, *, closing: bool) -> list[Advance | Prune]:  # noqa: ARG002  # nothing waits
-        """Decides nothing: no trial is ever paused for a decision."""
-        return []
+    def review(self, history: StudyState, *, closing: bool) -> list[Advance | Prune]:  # noqa: ARG002  # nobody waits
+        """Pauses no trial; those that are paused because the study was extended go on."""
+        return [*onward(history, self.max_budget)]
 
     def watch(self, history: StudyState, trial: Trial) -> Prune | None:  # noqa: ARG002  # nothing is stopped
         """Lets a running trial run."""

@@ -7,6 +7,7 @@ rung at exact powers. This module must not decide when a rung is complete: each 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -70,6 +71,20 @@ def undecided(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.state == "paused" and trial.advance is None]
 
 
+def rung_of(trial: Trial, levels: Sequence[int]) -> int | None:
+    """The rung at which a trial stands: the highest that it has reached; None below the first.
+
+    A study that was extended may have other rungs than the ones to which its trials ran.
+    """
+    place = bisect_right(levels, trial.budget)
+    return levels[place - 1] if place else None
+
+
+def enter(options: Halving, trials: Iterable[Trial], level: int) -> list[Advance]:
+    """Sends the trials that wait below the first rung there."""
+    return [options.advance(trial, level, f"goes on to the first rung, {_steps(level)}") for trial in trials]
+
+
 def key_at(history: StudyState, trial: Trial, budget: int) -> float | None:
     """What a trial is ranked by at a budget, the lowest first; None where it did not run so far, or failed.
 
@@ -89,8 +104,13 @@ def ranking(history: StudyState, trials: Iterable[Trial], budget: int) -> list[i
 
 def standing(rank: int, count: int, budget: int, advancing: int) -> str:
     """Says how a trial stands at a rung, in words for a person."""
-    steps = "1 step" if budget == 1 else f"{budget} steps"
-    return f"rank {rank} of {count} at {steps}, the top {advancing} {'advances' if advancing == 1 else 'advance'}"
+    return (
+        f"rank {rank} of {count} at {_steps(budget)}, the top {advancing} {'advances' if advancing == 1 else 'advance'}"
+    )
+
+
+def _steps(budget: int) -> str:
+    return "1 step" if budget == 1 else f"{budget} steps"
 
 
 def halve(
@@ -104,13 +124,21 @@ def halve(
     if not complete:
         return []
     alive = [trial for trial in members if trial.state not in OVER]
+    below = [trial for trial in undecided(alive) if rung_of(trial, levels) is None]
+    if below:
+        return [*enter(options, below, levels[0])]
+    decisions: list[Advance | Prune] = []
     for budget, following in pairwise(levels):
         if not all(_arrived(trial, budget) for trial in alive):
             break
-        here = [trial for trial in undecided(alive) if trial.budget == budget]
-        if here:
-            return _cut(options, history, members, here, (budget, following))
-    return []
+        here = [trial for trial in undecided(alive) if rung_of(trial, levels) == budget]
+        decisions += _cut(options, history, members, here, (budget, following)) if here else []
+        if any(isinstance(decision, Advance) for decision in decisions):
+            break
+        # Where all of a rung are pruned, the better ones stand above it: the study was extended. The next rung is open.
+        pruned = {decision.trial for decision in decisions}
+        alive = [trial for trial in alive if trial.number not in pruned]
+    return decisions
 
 
 def _arrived(trial: Trial, budget: int) -> bool:

@@ -126,6 +126,13 @@ class SamplerContract:
         assert _distinct(proposals)
         assert len(proposals) == 8
 
+    def test_what_was_given_to_be_tried_first_is_not_proposed_again(self, sampler: Sampler) -> None:
+        start = [{"model": "large", "flag": False, "depth": 2}, {"model": "small", "flag": True}]
+        proposals = self._many(sampler, FINITE, 30, start)
+        assert _distinct(proposals)
+        assert len(proposals) == 6
+        assert all(proposal.params not in start for proposal in proposals)
+
     @SPACES
     def test_the_same_history_gives_the_same_proposals_in_a_fresh_process(
         self, sampler: Sampler, space: dict[str, Any]
@@ -173,9 +180,12 @@ class SamplerContract:
         assert [proposal.number for proposal in proposals] == [3000, 3001, 3002]
         assert all(history.spec.space.problems(proposal.params) == [] for proposal in proposals)
 
-    def _many(self, sampler: Sampler, space: dict[str, Any], count: int) -> list[Proposal]:
-        """What comes of a study of `count` trials, in batches of four."""
-        history = History(study_spec(space, budget={"trials": count}))
+    def _many(
+        self, sampler: Sampler, space: dict[str, Any], count: int, start: list[dict[str, Any]] | None = None
+    ) -> list[Proposal]:
+        """What comes of a study of `count` trials, in batches of four; `start` is tried before."""
+        history = History(study_spec(space, budget={"trials": count}, start=start or []))
+        history.plan(start or [])
         made: list[Proposal] = []
         while len(made) < count and (batch := sampler.propose(history.state, 4)):
             made += batch

@@ -204,6 +204,25 @@ class SchedulerContract:
                 _go_on(history, number)
         raise AssertionError("closing reviews go on without end")
 
+    @SIZES
+    @pytest.mark.parametrize("longer", [81, 40])
+    def test_extended_to_a_larger_budget_complete_trials_go_on_and_no_other(
+        self, scheduler: Scheduler, trials: int, longer: int
+    ) -> None:
+        assert isinstance(scheduler, BaseModel)
+        if scheduler.max_budget is None:
+            pytest.skip("its trials have no largest budget")
+        simulation = _simulate(scheduler, trials)
+        before = [(trial.state, trial.budget) for trial in simulation.run().trials]
+        further = type(scheduler)(**{**scheduler.model_dump(), "max_budget": longer})
+        simulation.extend(Policy(simulation.policy.sampler, further), budget={"trials": trials + 5})
+        state = simulation.run()
+        assert len(state.trials) == trials + 5
+        assert {trial.state for trial in state.trials} <= OVER
+        assert any(trial.budget == longer for trial in state.trials)
+        for trial, (known, budget) in zip(state.trials, before, strict=False):
+            assert known == "completed" or trial.budget == budget, "a trial that was over for good went on"
+
     def test_thousands_of_trials_are_reviewed(self, scheduler: Scheduler) -> None:
         history = _paused(scheduler, 3000)
         made = scheduler.review(history.state, closing=True)

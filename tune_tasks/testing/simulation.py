@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tune_tasks.decide import Place, Policy, judge, plan
-from tune_tasks.events import Created, Ended, Event, Pruned, Reports, Started
+from tune_tasks.events import Amended, Created, Ended, Event, Pruned, Reports, Started
 from tune_tasks.spec import StudySpec
 from tune_tasks.study import StudyState
 
@@ -45,6 +45,13 @@ class Simulation:
             while not self._step(trial, step):
                 self._now, trial, step = heapq.heappop(self._coming)
         return self.state
+
+    def extend(self, policy: Policy, **changes: Any) -> None:
+        """Opens a study that has ended again, with another policy; every trial that was complete is judged again."""
+        spec = StudySpec(**{**self.state.spec.record(), **changes})
+        reopened = tuple(trial.number for trial in self.state.trials if trial.state == "completed")
+        self.policy = policy
+        self._apply(Amended(spec=spec.record(), changes=("extended",), reopened=reopened, time=self._now))
 
     def _decide(self) -> bool:
         number = len(self.events)

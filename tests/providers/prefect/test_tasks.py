@@ -33,7 +33,16 @@ from tune_tasks.store import DEADLINE, open_objects
 
 pytestmark = pytest.mark.prefect
 
-TASKS = (provider.sample, provider.launch_trials, provider.evaluate_and_prune, provider.promote_best)
+TASKS = (
+    provider.sample,
+    provider.launch_trials,
+    provider.evaluate_and_prune,
+    provider.promote_best,
+    provider.train_final,
+    provider.extend,
+    provider.deploy,
+    provider.undeploy,
+)
 
 
 @pytest.fixture(scope="module")

@@ -188,6 +188,66 @@ class PromoteBestOperator(StepOperator):
         return super()._perform(study, given)
 
 
+class TrainFinalOperator(StepOperator):
+    """Trains the winner once more, on all the data; its output names that study as `final`, for a promotion of it.
+
+    `run` names the final study where there shall be another one: a task that runs again goes on with its own.
+    """
+
+    step = "train_final"
+    options = ("run",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+    def _given(self, study: Study, context: Context) -> dict[str, Any]:  # noqa: ARG002  # no run of the DAG is in its name
+        return {"run": self.run}
+
+
+class ExtendOperator(StepOperator):
+    """Opens a study again, with `changes` by dotted path, such as `{"budget.trials": 128}`, or that as JSON."""
+
+    step = "extend"
+    options = ("changes",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, changes: str | Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.changes = changes
+
+    def _given(self, study: Study, context: Context) -> dict[str, Any]:  # noqa: ARG002  # as above
+        return {"changes": _overrides(self.changes)}
+
+
+class DeployOperator(StepOperator):
+    """Brings the champion of the study's model to the target of the spec; says so where it is there already.
+
+    The task succeeds also where the version fails its check and the one before stays: its output says `deployed`.
+    """
+
+    step = "deploy"
+    options = ("run",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+
+class UndeployOperator(StepOperator):
+    """Takes away what is deployed under the name of the study's model."""
+
+    step = "undeploy"
+    options = ("run",)
+    template_fields = (*StepOperator.template_fields, *options)
+
+    def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+
 def run_name(dag_id: str, run_id: str) -> str:
     """Names the pipeline run of a DAG run, the same for every try and after a clear, and different for the next run.
 

@@ -8,6 +8,28 @@ from __future__ import annotations
 
 from tune_tasks_prefect.flows import tune
 from tune_tasks_prefect.retries import worth_retrying
-from tune_tasks_prefect.tasks import Source, evaluate_and_prune, launch_trials, promote_best, sample
+from tune_tasks_prefect.tasks import (
+    Source,
+    deploy,
+    evaluate_and_prune,
+    extend,
+    launch_trials,
+    promote_best,
+    sample,
+    train_final,
+    undeploy,
+)
 
-__all__ = ["Source", "evaluate_and_prune", "launch_trials", "promote_best", "sample", "tune", "worth_retrying"]
+__all__ = [
+    "Source",
+    "deploy",
+    "evaluate_and_prune",
+    "extend",
+    "launch_trials",
+    "promote_best",
+    "sample",
+    "train_final",
+    "tune",
+    "undeploy",
+    "worth_retrying",
+]

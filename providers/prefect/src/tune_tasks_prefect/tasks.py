@@ -36,7 +36,7 @@ def _step(function: Callable[P, Result]) -> Task[P, Result]:
     """Makes a task that Prefect retries after 10, 20 and 40 seconds, where that can help, and never caches."""
 
     def named(parameters: dict[str, Any]) -> str:
-        return f"{function.__name__} {_name(parameters.get('batch')) or parameters.get('run')}"
+        return f"{function.__name__} {_name(parameters.get('batch')) or parameters.get('run') or ''}".rstrip()
 
     name: Any = named  # Prefect calls a function here but types it as a class
     return task(
@@ -96,6 +96,44 @@ def promote_best(study: Source, *, run: str = MAIN) -> Result:
     model = _perform("promote_best", study, run=run)
     get_run_logger().info("%s: %s", model["uri"] if model["promoted"] else "No new champion", model["reason"])
     return model
+
+
+@_step
+def train_final(study: Source, *, run: str | None = None) -> Result:
+    """Trains the winner once more, on all the data; the result names that study as `final`, for a promotion of it.
+
+    `run` names the final study where there shall be another one: run again, it goes on with its own.
+    """
+    trained = _perform("train_final", study, run=run)
+    get_run_logger().info("%s: %d trainings%s", trained["final"], trained["trials"], _best(trained))
+    return trained
+
+
+@_step
+def extend(study: Source, *, changes: dict[str, Any]) -> Result:
+    """Opens a study again, with `changes` by dotted path, such as `{"budget.trials": 128}`."""
+    extended = _perform("extend", study, changes=changes)
+    get_run_logger().info("%s: %d of %d trials", extended["study"], extended["trials"], extended["wanted"])
+    return extended
+
+
+@_step
+def deploy(study: Source, *, run: str = MAIN) -> Result:
+    """Brings the champion of the study's model to the target of the spec; says so where it is there already.
+
+    A version that fails its check is no failed task: the one before stays, and the result says why.
+    """
+    deployment = _perform("deploy", study, run=run)
+    get_run_logger().info("%s: %s", deployment["url"] or deployment["target"], deployment["reason"])
+    return deployment
+
+
+@_step
+def undeploy(study: Source, *, run: str = MAIN) -> Result:
+    """Takes away what is deployed under the name of the study's model."""
+    deployment = _perform("undeploy", study, run=run)
+    get_run_logger().info("%s: %s", deployment["name"], deployment["reason"])
+    return deployment
 
 
 def _perform(step: str, study: Source, **options: Any) -> Result:
