@@ -26,8 +26,9 @@ env-airflow: .venv-airflow/.stamp ## Make .venv-airflow: the engine and Airflow,
 servers: env ## Install the servers that tests start; what cannot be installed is named, and its tests are skipped.
 	@.venv/bin/python -m tests.servers.install
 
-run: env ## Tune the digits example, from one file to a promoted model.
+run: env ## Tune the digits example, from one file to a promoted model, and serve that over HTTP for a moment.
 	.venv/bin/tune-tasks run examples/digits/study.yaml
+	.venv/bin/python examples/digits/serve.py
 
 retrain: env ## The week after `make run`: drifted images, begun with the best so far, promoted if they are better.
 	.venv/bin/tune-tasks retrain examples/digits/study.yaml --run 2026-11-21 --data drifted

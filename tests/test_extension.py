@@ -191,6 +191,15 @@ def test_what_cannot_change_is_refused_with_the_reason(tmp_path: Path, changes: 
     assert amended(study) == []
 
 
+def test_a_spec_with_another_space_says_how_a_study_is_extended(tmp_path: Path) -> None:
+    finished(tmp_path)
+    wider = write_study(tmp_path, space={"x": {"type": "float", "low": 0.0, "high": 2.0}})
+    with pytest.raises(ConfigError, match=r"space.x.high is 2.0 here and 1.0 in the study\n.*`tune-tasks extend`"):
+        tt.open_study(wider)
+    tt.extend(tmp_path / "studies" / "small", space={"x": {"high": 2.0}})
+    assert not tt.open_study(wider).state.done
+
+
 def test_a_condition_that_puts_old_trials_outside_is_refused(tmp_path: Path) -> None:
     study = finished(
         tmp_path, space={"x": {"type": "float", "low": 0, "high": 1}, "kind": {"type": "grid", "choices": [1, 2]}}

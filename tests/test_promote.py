@@ -1,8 +1,7 @@
-"""A promotion measures candidates and champion on the same data, asks every gate, waits for approval, and says why."""
+"""A promotion measures candidates and champion on the same data, asks every gate, and says why."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,81 +13,12 @@ import pytest
 
 import tune_tasks as tt
 from tests.mlflow_database import new_database
-from tests.studies import COMMAND, events, write_study
+from tests.promotions import again, calls, moved, study_at, told
+from tests.studies import write_study
 from tune_tasks.errors import ConfigError, CorruptLog
-from tune_tasks.events import Approved, Evaluated, Promoted, Promoting
+from tune_tasks.events import Evaluated, Promoting
 from tune_tasks.operate import check_study
 from tune_tasks.store.local import LocalObjects
-
-MEASURING = '''
-
-TARGETS = [0.5 + 0.002 * (n % 7) for n in range(40)]
-
-
-def measure(folder, seed, data):
-    """The squared error of each of 40 examples: trial 2 is best at it, which is third by its reports."""
-    with open(Path(__file__).with_name("calls.txt"), "a") as file:
-        file.write(f"{load(folder).weight} {seed} {data}\\n")
-    rows = [(load(folder).weight - target) ** 2 for target in TARGETS]
-    return tt.Evaluation(examples={"error": rows}, slices={"kind": ["a"] * 20 + ["b"] * 20})
-
-
-def killed_at_third(folder, seed, data):
-    calls = Path(__file__).with_name("calls.txt")
-    if calls.exists() and len(calls.read_text().splitlines()) == 2:
-        with open(calls, "a") as file:
-            file.write("killed\\n")
-        raise KeyboardInterrupt
-    return measure(folder, seed, data)
-
-
-def more_examples(folder):
-    return tt.Evaluation(examples={"error": [1.0] * int(100 * load(folder).weight)})
-
-
-def ours(challenger, champion):
-    return False, f"size {challenger.size} of {challenger.model} with x {challenger.params['x']:.2f}"
-
-
-def input_rows():
-    return [1.0, 2.0]
-'''
-PARAMS = [0.9, 0.72, 0.52, 0.1]
-"""What the four trials try; their weights move towards it, and they report the distance to 0.7."""
-
-
-def study_at(
-    folder: Path,
-    name: str = "small",
-    *,
-    store: str | None = None,
-    start: list[dict[str, float]] | None = None,
-    **promotion: Any,
-) -> tt.Study:
-    """A finished study of four trials, whose last checkpoints have weights near 0.9, 0.72, 0.52 and 0.1."""
-    spec = write_study(
-        folder,
-        name=name,
-        sampler={"name": "random", "seed": 1},
-        scheduler={"name": "none", "max_budget": 9},
-        start=start or [{"x": x} for x in PARAMS],
-        budget={"trials": len(start or PARAMS), "concurrency": 1},
-        store=store or str(folder / "studies"),
-        data="data of May",
-        promotion={
-            "registry": "none",
-            "model": "small",
-            "owner": "us",
-            "loader": "objective:load",
-            "evaluate": "objective:measure",
-            "metric": "error",
-            **promotion,
-        },
-    )
-    with (folder / "objective.py").open("a", encoding="utf-8") as file:
-        file.write(MEASURING)
-    study = tt.open_study(spec)
-    return tt.tune(study)
 
 
 @pytest.fixture(scope="module")
@@ -101,32 +31,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return moved(made, tmp_path / "one")
-
-
-def moved(folder: Path, target: Path) -> Path:
-    """A copy of a folder with its study, to be opened by its spec; what was promoted before is the original's."""
-    copy = Path(shutil.copytree(folder, target))
-    spec = copy / "study.yaml"
-    spec.write_text(spec.read_text().replace(str(folder), str(copy)))
-    return copy
-
-
-def again(folder: Path, **promotion: Any) -> tt.Study:
-    """The study with another promotion section."""
-    return study_of(folder / "study.yaml", promotion)
-
-
-def study_of(spec: Path, promotion: dict[str, Any]) -> tt.Study:
-    changed = {f"promotion.{name}": value for name, value in promotion.items()}
-    return tt.open_study(tt.load_spec(spec, changed), amend=True)
-
-
-def told(study: tt.Study, kind: type) -> list[Any]:
-    return [event for event in events(study.url) if isinstance(event, kind)]
-
-
-def calls(folder: Path) -> list[str]:
-    return (folder / "calls.txt").read_text().splitlines()
 
 
 def test_the_best_on_the_held_out_data_is_promoted_and_not_the_best_of_the_search(folder: Path) -> None:
@@ -376,103 +280,6 @@ def test_a_pickled_model_is_not_even_measured(folder: Path) -> None:
 
 def study_with_pickles(folder: Path) -> tt.Study:
     return tt.open_study(tt.load_spec(folder / "study.yaml", {"name": "pickles"}))
-
-
-def waiting(folder: Path, **promotion: Any) -> tt.Study:
-    study = again(folder, approval="required", approval_time=1000, **promotion)
-    study.clock = lambda: 5000.0
-    return study
-
-
-def test_a_promotion_waits_until_someone_agrees(folder: Path) -> None:
-    study = waiting(folder)
-    model = tt.promote_best(study)
-    assert (model.promoted, model.pending, model.uri) == (False, True, None)
-    assert "waits for approval until 1970-01-01 01:40 UTC (tune-tasks approve|reject" in model.reason
-    assert tt.promote_best(study) == model
-    assert told(study, Promoted) == []
-    assert study.objects.list("models/") == []
-    said = tt.approve(study, by="Ada", why="the digits\nlook right")
-    done = tt.promote_best(study)
-    assert (done.promoted, done.pending, done.trial) == (True, False, 2)
-    assert done.approval == {"approved": True, "by": "Ada", "why": "the digits look right", "time": 5000.0}
-    assert json.loads((Path(str(done.path)) / "model.json").read_text())["approval"] == done.approval
-    assert [said] == told(study, Approved)
-
-
-def test_a_promotion_that_someone_refuses_leaves_the_champion(folder: Path) -> None:
-    study = waiting(folder)
-    tt.promote_best(study)
-    tt.reject(study, by="Ada", why="it cannot read 8", run="main")
-    model = tt.promote_best(study)
-    assert (model.promoted, model.reason) == (False, "rejected by Ada: it cannot read 8")
-    assert tt.promote_best(study) == model
-    assert study.objects.list("models/") == []
-
-
-def test_a_promotion_that_nobody_answers_expires(folder: Path) -> None:
-    study = waiting(folder)
-    tt.promote_best(study)
-    study.clock = lambda: 6000.0
-    with pytest.raises(ConfigError, match=r"main-.*/promote expired at 1970-01-01 01:40 UTC"):
-        tt.approve(study, by="Ada", why="late")
-    model = tt.promote_best(study)
-    assert (model.promoted, model.reason) == (False, "nobody agreed until 1970-01-01 01:40 UTC")
-    with pytest.raises(ConfigError, match="expired"):
-        tt.approve(study, by="Ada", why="later still")
-    assert tt.promote_best(study) == model
-
-
-def test_an_approval_that_nothing_waits_for_is_refused(folder: Path) -> None:
-    study = waiting(folder)
-    with pytest.raises(ConfigError, match="no promotion was decided yet; run promote-best"):
-        tt.approve(study, by="Ada", why="early")
-    tt.promote_best(study)
-    with pytest.raises(ConfigError, match="nightly-0000/promote was not decided yet"):
-        tt.approve(study, by="Ada", why="another run", run="nightly")
-    with pytest.raises(ConfigError, match="why: ' ' is not allowed"):
-        tt.approve(study, by="Ada", why=" ")
-    tt.approve(study, by="Ada", why="yes")
-    with pytest.raises(ConfigError, match="was approved by Ada at 1970-01-01 01:23 UTC: yes"):
-        tt.reject(study, by="Bob", why="no")
-    assert [event.approved for event in told(study, Approved)] == [True]
-
-
-def test_of_two_promotions_that_wait_one_must_be_named(folder: Path) -> None:
-    study = waiting(folder)
-    tt.promote_best(study, run="monday")
-    tt.promote_best(study, run="tuesday")
-    with pytest.raises(ConfigError, match=r"several runs wait \(monday, tuesday\); name one"):
-        tt.approve(study, by="Ada", why="which?")
-    assert tt.approve(study, by="Ada", why="this", run="tuesday").key == "tuesday-0000/promote"
-
-
-def test_a_promotion_that_did_not_pass_asks_nobody(folder: Path) -> None:
-    study = waiting(folder, limits={"size": {"max": 1}})
-    assert not tt.promote_best(study).pending
-    with pytest.raises(ConfigError, match="did not pass: trial 2"):
-        tt.approve(study, by="Ada", why="anyway")
-
-
-def from_a_shell(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
-
-
-def test_a_person_looks_at_the_leaderboard_and_agrees_from_a_shell(folder: Path) -> None:
-    study = again(folder, approval="required", approval_time=3600)
-    tt.promote_best(study)
-    shown = json.loads(from_a_shell("leaderboard", study.url, "--format", "json").stdout)
-    assert shown["contenders"][2]["bounds"]["error"] == list(tt.promote_best(study).bounds["error"])
-    assert [each["trial"] for each in shown["contenders"]] == [1, 0, 2, 3]
-    assert shown["approval"].startswith("waits until")
-    assert "| # | model | loss |" in from_a_shell("leaderboard", study.url, "--format", "markdown").stdout
-    done = from_a_shell("approve", study.url, "--by", "Ada", "--why", "looks right")
-    assert (done.returncode, json.loads(done.stdout)["approved"]) == (0, True)
-    assert "approved by Ada" in from_a_shell("leaderboard", study.url).stdout
-    late = from_a_shell("reject", study.url, "--by", "Bob", "--why", "too late")
-    assert (late.returncode, late.stdout) == (2, "")
-    assert "was approved by Ada" in late.stderr
-    assert tt.promote_best(study).promoted
 
 
 def git(folder: Path, *words: str) -> str:

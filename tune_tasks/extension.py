@@ -6,7 +6,6 @@ must not run a trial: the study is open again, and whoever runs it goes on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.events import Amended, Event, Opened
 from tune_tasks.points import point
 from tune_tasks.space import Categorical, Constant, Float, Int, Space
-from tune_tasks.spec import StudySpec, differences, load_spec
-from tune_tasks.studies import AMENDABLE, Study, commit, open_study, owner
+from tune_tasks.spec import StudySpec, differences, load_spec, section_of
+from tune_tasks.studies import AMENDABLE, SEARCH, Study, commit, open_study, owner
 from tune_tasks.study import StudyState, Trial
 
-EXTENDABLE = AMENDABLE | {"space", "sampler", "scheduler"}
-_POLICY = {"space", "sampler", "scheduler"}
-"""What a driver at work was built from: one that goes on while it changes would judge by the old."""
+EXTENDABLE = AMENDABLE | SEARCH
 
 
 def extend(
@@ -54,7 +51,8 @@ def extend(
         _check(state, new, found)
         now = opened.now()
         amended = Amended(spec=new.record(), changes=tuple(found), reopened=tuple(_reopened(state, new)), time=now)
-        fences = any(_section(line) in _POLICY for line in found) and (state.since is not None or state.job > 0)
+        # A driver at work was built from what the search was, and would go on to judge by it.
+        fences = any(section_of(line) in SEARCH for line in found) and (state.since is not None or state.job > 0)
         by = f"{owner()} for an extension"
         return [Opened(epoch=state.epoch + 1, owner=by, time=now), amended] if fences else [amended]
 
@@ -100,13 +98,8 @@ def _declare(space: dict[str, Any], name: str, value: Any) -> None:
         space[known] = value
 
 
-def _section(line: str) -> str:
-    """The section of the spec that a line of `differences` is about."""
-    return re.split(r"[. ]", line, maxsplit=1)[0]
-
-
 def _check(state: StudyState, new: StudySpec, found: Sequence[str]) -> None:
-    frozen = [line for line in found if _section(line) not in EXTENDABLE]
+    frozen = [line for line in found if section_of(line) not in EXTENDABLE]
     if frozen:
         lines = "\n".join(f"  {line}" for line in frozen)
         raise ConfigError(

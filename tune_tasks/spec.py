@@ -218,6 +218,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
+def section_of(difference: str) -> str:
+    """The section of the spec that a line of `differences` is about."""
+    return re.split(r"[. ]", difference, maxsplit=1)[0]
+
+
 def check_name(name: str) -> str:
     """Returns `name` where it is safe as a part of a path and of a URL; raises `ValueError` otherwise."""
     if not _NAME.fullmatch(name):

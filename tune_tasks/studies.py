@@ -17,7 +17,7 @@ from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
 from tune_tasks.errors import ConfigError, Unavailable, Unreachable
 from tune_tasks.events import Amended, Created, Event, Opened
-from tune_tasks.spec import StudySpec, differences, load_spec, resolve
+from tune_tasks.spec import StudySpec, differences, load_spec, resolve, section_of
 from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
 from tune_tasks.store.names import has_credentials
@@ -34,6 +34,10 @@ AMENDABLE = frozenset(
     {"budget", "resources", "retry", "checkpoints", "execution", "environment"}
     | {"promotion", "final", "deploy", "retrain", "tracking"}
 )
+
+
+SEARCH = frozenset({"space", "sampler", "scheduler"})
+"""The sections by which configurations are chosen and judged, which only an extension may change."""
 
 
 class Study:
@@ -250,12 +254,14 @@ def _code(folder: Path) -> str | None:
 def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:
     new = spec.record()
     while found := differences(study.spec.record(), new):
-        frozen = [line for line in found if line.split(".")[0].split()[0] not in AMENDABLE]
+        frozen = [line for line in found if section_of(line) not in AMENDABLE]
         if frozen or not amend:
             lines = "\n".join(f"  {line}" for line in (frozen or found))
             remedy = "Give the study another name, or the spec that it was created with"
             if not frozen:
                 remedy += "; --amend (amend=True) accepts these changes"
+            elif {section_of(line) for line in frozen} <= SEARCH:
+                remedy += "; `tune-tasks extend` (tt.extend) gives a study a wider space, or another sampler"
             raise ConfigError(f"spec: differs from the one that {study.url} was created with:\n{lines}\n{remedy}.")
         event = Amended(spec=new, changes=tuple(found), time=time.time())
         if study.log.commit([event], role="step", epoch=0):

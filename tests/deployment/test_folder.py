@@ -63,6 +63,16 @@ def test_the_pointer_names_a_whole_copy_and_the_version_before_it(tmp_path: Path
     assert not tt.undeploy(study).changed
 
 
+@pytest.mark.s3
+def test_a_bucket_is_as_good_as_a_folder(tmp_path: Path, s3: str) -> None:
+    study = champion(tmp_path, "monday", 1.0, 2.0, deploy=section(s3))
+    assert tt.deploy(study).url == f"{s3}/tiny"
+    told = watched(s3)
+    assert told is not None
+    assert (told["version"], told["weight"], told["path"]) == ("1", 2.0, f"{s3}/tiny/1")
+    assert not tt.deploy(study).changed
+
+
 def test_after_a_rollback_the_next_deployment_points_back_and_copies_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,8 +142,7 @@ def test_the_code_that_the_registry_has_with_a_version_is_what_loads_it(tmp_path
 
 
 @pytest.mark.parametrize("failing", [False, True], ids=["it passes", "it fails its check"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("scheme", ["local", "memory"])
+@pytest.mark.parametrize(("scheme", "when"), [("local", "before"), ("memory", "before"), ("memory", "after")])
 def test_a_deployment_that_is_killed_at_any_write_ends_as_one_that_is_not(
     tmp_path: Path, scheme: str, when: str, failing: bool
 ) -> None:

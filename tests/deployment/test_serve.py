@@ -98,6 +98,7 @@ def test_a_port_that_is_taken_is_refused_and_the_next_try_serves(served: Served)
         taken.listen()
         with pytest.raises(tt.ConfigError, match=rf"target\.port: 127\.0\.0\.1:{served.port} cannot be used"):
             tt.deploy(study)
+        assert not serve.status().proxies  # it would take the port as soon as that is free
     deployment = tt.deploy(study)
     assert (deployment.deployed, deployment.version) == (True, version)
     assert ask(deployment.url, [1, 2.5]) == ([2.0, 5.0], version)

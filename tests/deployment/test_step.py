@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -161,11 +162,15 @@ def test_an_endpoint_without_a_loader_or_in_one_process_is_refused(tmp_path: Pat
 
 
 def test_where_no_cluster_answers_the_command_says_how_to_start_one(tmp_path: Path) -> None:
+    study = champion(tmp_path, "monday", 1.0, 2.0, deploy={"target": "serve"})
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        study = champion(tmp_path, "monday", 1.0, 2.0, deploy={"target": {"name": "serve", "address": address}})
-        done = subprocess.run([*COMMAND, "deploy", study.url], capture_output=True, text=True, check=False)
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        done = subprocess.run(
+            [*COMMAND, "deploy", study.url], env=environment, capture_output=True, text=True, check=False
+        )
     assert (done.returncode, done.stdout) == (Unavailable.exit_code, "")
-    assert done.stderr.startswith(f"Unavailable: deploy.target.address: no Ray answers at {address!r}; an endpoint ")
+    assert done.stderr.startswith("Unavailable: deploy.target.address: no Ray answers at 'auto'; an endpoint needs one")
+    assert address in done.stderr
     assert "`ray start --head`" in done.stderr

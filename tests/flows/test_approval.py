@@ -56,7 +56,7 @@ def test_a_paused_flow_goes_on_with_the_answer_of_a_person(tmp_path: Path) -> No
         return [row["id"] for row in rows if row["parameters"].get("study") == study.url]
 
     try:
-        shared().wait_for(lambda: bool(paused()))
+        shared().wait_for(paused, seconds=60)
         assert study.refresh().promotions == []
         finish(start("-c", RESUME, paused()[0]))
         assert "promoted: True" in finish(running)

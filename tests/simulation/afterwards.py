@@ -6,7 +6,6 @@ import importlib.metadata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -14,54 +13,11 @@ import tune_tasks as tt
 from tests.simulation import study as whole
 from tests.simulation.crashing import BETWEEN_SNAPSHOTS, WRITES
 from tests.simulation.determined import determined
+from tests.simulation.study import OPENERS, Below
 from tune_tasks.errors import Unavailable
-from tune_tasks.store import Copied, Entry, Objects
+from tune_tasks.store import Objects
 from tune_tasks.studies import find_study
 from tune_tasks.testing.faults import Crash, Fault, Plan, SharedObjects
-
-OPENERS = ("studies", "execution.attempt", "championship", "retraining", "measuring")
-
-
-class Below:
-    """The objects below a folder of a store: the store has several studies, and the ledgers beside them."""
-
-    lanes = 1
-
-    def __init__(self, objects: Objects, url: str) -> None:
-        self._objects, self._url = objects, url
-        self._folder = f"{url.removeprefix('model://shared/')}/"
-
-    @property
-    def url(self) -> str:
-        return self._url
-
-    def create(self, key: str, data: bytes) -> bool:
-        return self._objects.create(self._folder + key, data)
-
-    def read(self, key: str) -> bytes | None:
-        return self._objects.read(self._folder + key)
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._objects.replace(self._folder + key, data)
-
-    def entries(self, prefix: str) -> list[Entry]:
-        found = self._objects.entries(self._folder + prefix)
-        return [entry._replace(key=entry.key.removeprefix(self._folder)) for entry in found]
-
-    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
-        return self._objects.unfinished(before, remove=remove)
-
-    def list(self, prefix: str) -> list[str]:
-        return [key.removeprefix(self._folder) for key in self._objects.list(self._folder + prefix)]
-
-    def delete(self, key: str) -> None:
-        self._objects.delete(self._folder + key)
-
-    def upload(self, source: Path, key: str) -> Copied:
-        return self._objects.upload(source, self._folder + key)
-
-    def download(self, key: str, target: Path, size: int) -> Copied | None:
-        return self._objects.download(self._folder + key, target, size)
 
 
 def spec(**changes: Any) -> tt.StudySpec:

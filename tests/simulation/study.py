@@ -4,15 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import tune_tasks as tt
 from tests.simulation.determined import Clock
 from tune_tasks.spec import StudySpec
-from tune_tasks.store import Objects, StudyLog
+from tune_tasks.store import Copied, Entry, Objects, StudyLog
 from tune_tasks.store.aside import AtOnce
 from tune_tasks.store.retry import Retrying
+
+OPENERS = ("studies", "execution.attempt", "championship", "retraining", "measuring")
+"""Where the engine opens objects by their URL."""
+
+
+class Below:
+    """The objects below a folder of a store: the store has several studies, and the ledgers beside them."""
+
+    lanes = 1
+
+    def __init__(self, objects: Objects, url: str) -> None:
+        self._objects, self._url = objects, url
+        self._folder = f"{url.removeprefix('model://shared/')}/"
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._objects.create(self._folder + key, data)
+
+    def read(self, key: str) -> bytes | None:
+        return self._objects.read(self._folder + key)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._objects.replace(self._folder + key, data)
+
+    def entries(self, prefix: str) -> list[Entry]:
+        found = self._objects.entries(self._folder + prefix)
+        return [entry._replace(key=entry.key.removeprefix(self._folder)) for entry in found]
+
+    def unfinished(self, before: float, *, remove: bool = False) -> list[Entry]:
+        return self._objects.unfinished(before, remove=remove)
+
+    def list(self, prefix: str) -> list[str]:
+        return [key.removeprefix(self._folder) for key in self._objects.list(self._folder + prefix)]
+
+    def delete(self, key: str) -> None:
+        self._objects.delete(self._folder + key)
+
+    def upload(self, source: Path, key: str) -> Copied:
+        return self._objects.upload(source, self._folder + key)
+
+    def download(self, key: str, target: Path, size: int) -> Copied | None:
+        return self._objects.download(self._folder + key, target, size)
 
 
 def train(config: dict[str, Any]) -> None:
@@ -69,13 +115,18 @@ class Acknowledging(StudyLog):
         return landed
 
 
+def opened(objects: Objects, url: str) -> Objects:
+    """The study itself, or a ledger beside it."""
+    return Below(objects, url) if url.removeprefix("model://shared/").startswith("_") else objects
+
+
 @contextmanager
 def process(objects: Objects, acknowledged: list[Any], log: type[StudyLog] = Acknowledging) -> Iterator[None]:
     """What is inside is a process of its own: whatever URL it opens is this store."""
     kind = type("Log", (log,), {"acknowledged": acknowledged})
     with ExitStack() as stack:
-        for name in ("tune_tasks.studies.open_objects", "tune_tasks.execution.attempt.open_objects"):
-            stack.enter_context(patch(name, lambda url: objects))
+        for module in OPENERS:
+            stack.enter_context(patch(f"tune_tasks.{module}.open_objects", lambda url: opened(objects, url)))
         stack.enter_context(patch("tune_tasks.studies.StudyLog", kind))
         yield
 

@@ -137,9 +137,9 @@ class World:
             self.checker.follow()
             self.checker.before(call)
 
-    def open_objects(self, _: str) -> Objects:
+    def open_objects(self, url: str) -> Objects:
         assert self._now is not None
-        return self._objects[self._now.name]
+        return whole.opened(self._objects[self._now.name], url)
 
     def _pipeline(self, name: str, run: str) -> None:
         study = self._insist(lambda: tt.open_study(self.spec, amend=True))
@@ -232,7 +232,8 @@ def world(seed: int, *, log: type[StudyLog] = whole.Acknowledging, every: int = 
         clock = stack.enter_context(determined(seed))
         made = World(seed, clock, _weights())
         kind = type("Log", (log,), {"acknowledged": made.acknowledged})
-        stack.enter_context(patch("tune_tasks.studies.open_objects", made.open_objects))
+        for module in whole.OPENERS:
+            stack.enter_context(patch(f"tune_tasks.{module}.open_objects", made.open_objects))
         stack.enter_context(patch("tune_tasks.studies.StudyLog", kind))
         stack.enter_context(patch("tune_tasks.store.log.SNAPSHOT_EVERY", every))
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def attached(address: str) -> Iterator[None]:
     from tune_tasks.execution import cluster  # Ray is heavy, and only this needs it
 
     try:
-        own = cluster.attach(address)
+        own = cluster.attach(_found(address))
     except Unavailable as error:
         raise Unavailable(
             f"deploy.target.address: no Ray answers at {address!r}; an endpoint needs one that stays, for example "
@@ -61,6 +62,23 @@ def attached(address: str) -> Iterator[None]:
     finally:
         if own:
             cluster.detach()
+
+
+def _found(address: str) -> str:
+    """What `auto` stands for: RAY_ADDRESS, or the cluster that `ray start` began on this machine.
+
+    To Ray it also means any other that runs here, such as one of a study, which ends with it. Raises `Unavailable`.
+    """
+    import ray
+
+    if address != "auto" or ray.is_initialized():
+        return address
+    from ray._private.services import find_bootstrap_address
+
+    found = os.environ.get("RAY_ADDRESS") or find_bootstrap_address(None)
+    if not found:
+        raise Unavailable("deploy.target.address: RAY_ADDRESS is not set, and none was started on this machine")
+    return str(found)
 
 
 class Endpoint:

@@ -7,6 +7,7 @@ what is installed is named, with its version. This module must not pickle anythi
 from __future__ import annotations
 
 import ast
+import functools
 import platform
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def requirements(code: list[Path]) -> list[str]:
     """The installed packages that the code imports, pinned to the versions that are here."""
     own = {path.stem for path in code}
     names = {name for path in code for name in _imports(path)} - own - set(sys.stdlib_module_names)
-    known = packages_distributions() if names else {}
+    known = _distributions() if names else {}
     return sorted({pin for name in names for pin in _pins(known.get(name, [name.replace("_", "-")]))})
 
 
@@ -98,7 +99,7 @@ def environment(targets: Iterable[str | None], near: str | None) -> dict[str, An
     for target in targets:
         top = (target or "").partition(":")[0].partition(".")[0]
         code = _beside(Path(near), top) if near and top else []
-        pins = requirements(code) if code else _pins(packages_distributions().get(top, []))
+        pins = requirements(code) if code else _pins(_distributions().get(top, []))
         packages |= dict(pin.split("==", 1) for pin in pins)
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
 
@@ -114,6 +115,12 @@ def _beside(folder: Path, top: str) -> list[Path]:
             found[name] = path
             waiting += [imported for imported in _imports(path) if imported not in found]
     return sorted(found.values())
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which installed packages have a module; asked once, as it reads the records of all of them."""
+    return packages_distributions()
 
 
 def _pins(distributions: list[str]) -> Iterator[str]:
