@@ -130,7 +130,8 @@ def conclude(state: StudyState, url: str, model: Any, stream: TextIO, limit: int
         stays = "waits for approval" if model.pending else "the champion stays"
         facts.append(("model", f"{model.uri} is the {model.alias}" if model.promoted else stays))
         facts.append(("", model.reason))
-        facts += [("", f"{name} {number(value)}") for name, value in model.evaluation.items()]
+        measured = {name: value for name, value in model.evaluation.items() if name != "size"}
+        facts += [("", f"{name} {number(value)}") for name, value in measured.items()]
         facts += [("", f"{model.path}/model.json")] if model.path else []
     facts.append(("all", f"tune-tasks report {url} --format html > report.html"))
     for name, content in facts:
