@@ -70,7 +70,7 @@ def _add_loop(commands: Any) -> None:
     stop.set_defaults(command=_stop)
     for command in (run, resume):
         command.add_argument("--run", default=None, help="name of this pipeline run (default: main)")
-        command.add_argument("--no-promote", action="store_true", help="stop before the promotion")
+        command.add_argument("--no-promote", action="store_true", help="stop after the search: no final training, no promotion")
         command.set_defaults(command=_run)
 
 
@@ -180,7 +180,7 @@ def _finish(study: Any, options: argparse.Namespace) -> int:
     try:
         with Progress(sys.stderr) as progress:
             shipped = tune(study, run=run, on_change=progress.update)
-            if shipped.spec.final is not None and shipped.spec.final.of is None:
+            if not options.no_promote and shipped.spec.final is not None and shipped.spec.final.of is None:
                 shipped = train_final(study, on_change=progress.update)
         model = None if options.no_promote else promote_best(shipped, run=run)
     except KeyboardInterrupt:
