@@ -21,6 +21,18 @@ if importlib.util.find_spec("hypothesis"):  # the environment with Airflow has n
     settings.register_profile("ci", deadline=None, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+REAL = ("ray", "prefect", "slow")
+"""The marks of tests with real clusters and servers, which two cores may starve until a deadline passes."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives such a test a second try, which the report names; one that fails twice has failed."""
+    if config.pluginmanager.hasplugin("rerunfailures"):  # the environment with Airflow has none
+        for item in items:
+            if any(item.get_closest_marker(mark) for mark in REAL):
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """What a person's environment may say of stores of their own, which no test may reach."""
 

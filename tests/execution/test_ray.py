@@ -252,7 +252,7 @@ def test_what_ray_says_is_logged_and_not_printed(capsys: pytest.CaptureFixture[s
     from ray._private import worker
 
     cluster._quieten()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="tune_tasks"):
         worker.print_to_stdstream({"pid": "raylet", "lines": ["a worker died"], "is_err": False}, ignore_prefix=False)
     assert capsys.readouterr() == ("", "")
     assert caplog.messages == ["Ray: a worker died"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tests.execution.test_ray import make
 from tests.servers.ray_autoscaler import autoscaler
 from tune_tasks.execution import Began, Over
 from tune_tasks.testing import objectives
-from tune_tasks.testing.driving import Story, task
+from tune_tasks.testing.driving import DEADLINE, Story, task
 
 pytestmark = pytest.mark.ray
 
@@ -49,6 +50,12 @@ def test_a_study_with_a_share_has_the_cluster_grow_and_takes_no_place_of_another
         one.until(grown)
         one.hand(task(1, until=str(until)))
         one.until(lambda: bool(one.of(Began, 1)))
+        end = time.monotonic() + DEADLINE
+        while not runners[1].room(1):
+            assert time.monotonic() < end, "the first study took the new nodes for itself"
+            runners[0].room(3)  # so many wait still; it looks after its workers, as a driver of its own would
+            runners[0].wait(0.05)
+            runners[1].wait(0.05)
         two.hand(task(0, until=str(until)))
         two.until(lambda: bool(two.of(Began)))
         until.touch()

@@ -65,6 +65,11 @@ class Crew:
         for worker in sorted(staff, key=lambda worker: worker.starting):
             if not worker.tasks:
                 free.setdefault(worker.shape, []).append(worker)
+        for worker in [worker for workers in free.values() for worker in reversed(workers)][: self._beyond(staff)]:
+            # Those that waited for a new node came up with it, and the node is not this study's alone.
+            free[worker.shape].remove(worker)
+            staff.remove(worker)
+            self.dismiss(worker)
         missing = {shape: count - len(free[shape]) for shape, count in wanted.items() if count > len(free[shape])}
         spare = [worker for shape, workers in free.items() for worker in workers[wanted.get(shape, 0) :]]
         crowded = sum(missing.values()) + len(staff) - self.limit
@@ -134,6 +139,10 @@ class Crew:
                 ray.wait(leaving, num_returns=len(leaving), timeout=_GRACE)
         for worker in list(self.members):
             self.remove(worker)
+
+    def _beyond(self, staff: list[Hired]) -> int:
+        """How many workers there are above what this study may take."""
+        return max(0, len(staff) - self.limit)
 
     def _ask(self, missing: Mapping[Shape, int]) -> None:
         """Has workers wait for nodes that an autoscaler may bring, for trials for which the cluster is too small.
