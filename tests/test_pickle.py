@@ -67,7 +67,11 @@ def test_a_malicious_checkpoint_goes_through_a_whole_study_and_is_never_loaded(
     monkeypatch.setenv("TRAP", str(trap))
     spec = write_study(tmp_path)
     (tmp_path / "objective.py").write_text(OBJECTIVE)
-    study = tt.tune(spec)
+    with pytest.raises(tt.ConfigError, match=r"model\.pkl of the model is pickled: whoever loads it runs"):
+        tt.promote_best(tt.tune(spec))
+    spec = write_study(tmp_path, promotion={"registry": "none", "pickle": True})
+    (tmp_path / "objective.py").write_text(OBJECTIVE)
+    study = tt.open_study(spec, amend=True)
     model = tt.promote_best(study)
     assert model.promoted
     for command in ("fsck", "status", "report"):

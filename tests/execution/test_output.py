@@ -133,6 +133,7 @@ def check_ends(text: bytes) -> int:
     return WHOLE - 2 * MIB8 - int(told[1].replace(b",", b""))
 
 
+@pytest.mark.slow
 def test_the_log_of_an_attempt_that_prints_without_end_is_its_two_ends(tmp_path: Path) -> None:
     """200 MB by a subprocess that never stops to let us cut, and a second attempt after it."""
     done = subprocess.run([sys.executable, "-c", FLOOD, str(tmp_path), str(tmp_path)], capture_output=True, check=False)
