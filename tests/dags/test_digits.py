@@ -61,7 +61,7 @@ def test_another_run_of_the_dag_adds_nothing_but_its_promotion_to_a_study_that_i
     assert again.result("use_model")["test_accuracy"] == first.result("use_model")["test_accuracy"]
     after = story(url(conf))
     assert after[: len(told)] == told
-    assert [event["type"] for event in after[len(told) :]] == ["promoting", "promoted"]
+    assert [event["type"] for event in after[len(told) :]] == [*["evaluated"] * 4, "promoting", "promoted"]
 
 
 def test_a_run_with_more_trials_goes_on_with_the_study(first, conf):
