@@ -70,7 +70,7 @@ def _add_loop(commands: Any) -> None:
     stop.set_defaults(command=_stop)
     for command in (run, resume):
         command.add_argument("--run", default=None, help="name of this pipeline run (default: main)")
-        command.add_argument("--no-promote", action="store_true", help="stop after the search: no final training, no promotion")
+        command.add_argument("--no-promote", action="store_true", help="the search alone: no final training, no model")
         command.set_defaults(command=_run)
 
 

@@ -35,7 +35,7 @@ def add_commands(commands: Any, pair: Pair, finish: Callable[[Any, argparse.Name
     again.add_argument("--data", metavar="URL|VERSION", help="what is trained on; of files, their digest is added")
     again.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value of the spec")
     again.add_argument("--amend", action="store_true", help="accept changed sections, where the run was begun")
-    again.add_argument("--no-promote", action="store_true", help="stop after the search: no final training, no promotion")
+    again.add_argument("--no-promote", action="store_true", help="the search alone: no final training, no model")
     again.set_defaults(command=lambda options: _retrain(options, pair, finish))
 
 
