@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _finish(study: Any, options: argparse.Namespace) -> int:
     """Runs a study to its promoted model, with progress: where the spec has `final`, that of the final training."""
-    from tune_tasks.final import train_final
+    from tune_tasks.final import study_to_promote
     from tune_tasks.loop import tune
     from tune_tasks.steps import MAIN, promote_best
     from tune_tasks.views.terminal import Progress, conclude
@@ -179,10 +179,9 @@ def _finish(study: Any, options: argparse.Namespace) -> int:
     run = options.run or MAIN
     try:
         with Progress(sys.stderr) as progress:
-            shipped = tune(study, run=run, on_change=progress.update)
-            if not options.no_promote and shipped.spec.final is not None and shipped.spec.final.of is None:
-                shipped = train_final(study, on_change=progress.update)
-        model = None if options.no_promote else promote_best(shipped, run=run)
+            tune(study, run=run, on_change=progress.update)
+            shipped = None if options.no_promote else study_to_promote(study, on_change=progress.update)
+        model = None if shipped is None else promote_best(shipped, run=run)
     except KeyboardInterrupt:
         study.refresh()
         _say(f"\nStopped; nothing is lost: {_standing(study.state)}. Go on with:\n  tune-tasks resume {study.url}")

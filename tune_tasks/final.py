@@ -58,6 +58,12 @@ def train_final(
     return final
 
 
+def study_to_promote(study: Study, *, on_change: Callable[[StudyState], None] = lambda _: None) -> Study:
+    """The study whose model is promoted: that of the final training, where the spec asks for one, else this one."""
+    asked = study.spec.final
+    return study if asked is None or asked.of is not None else train_final(study, on_change=on_change)
+
+
 def final_name(spec: StudySpec, run: str | None) -> str:
     """What the final study of a study is called."""
     try:
