@@ -11,6 +11,7 @@ import pytest
 import tune_tasks as tt
 from tests.studies import OBJECTIVE, events, write_study
 from tune_tasks.errors import ConfigError, NothingToPromote
+from tune_tasks.final import study_to_promote
 from tune_tasks.registry import candidate
 from tune_tasks.store import checkpoints
 
@@ -59,6 +60,15 @@ def test_its_objective_knows_that_it_is_the_final_one_and_on_what_data(tmp_path:
     final = tt.train_final(study)
     assert [report.metrics["steps"] for report in final.trials[0].reports] == [1, 2, 3, 4]
     assert final.trials[0].state == "completed"
+
+
+def test_what_is_promoted_is_the_final_training_where_there_is_one_and_it_has_none_of_its_own(tmp_path: Path) -> None:
+    plain = finished(tmp_path / "plain")
+    assert study_to_promote(plain) is plain
+    study = finished(tmp_path / "asked", final={"objective": "objective:final", "budget": 2})
+    final = study_to_promote(study)
+    assert final.url == f"{study.url}-final"
+    assert study_to_promote(final) is final
 
 
 def test_on_ray_the_worker_knows_it_too(tmp_path: Path) -> None:
