@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.execution.test_ray import make
-from tests.servers.ray_nodes import drain
+from tests.servers.ray_nodes import HEAD, drain
 from tune_tasks.execution import Began, Over, Row, Saved, TrialTask, gang
 from tune_tasks.execution.ray import RayRunner
 from tune_tasks.testing.driving import Story, task
@@ -33,9 +33,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
-    head = {"num_cpus": 2, "resources": {"head": 2}, "include_dashboard": False, "_system_config": soon}
-    started = Cluster(initialize_head=True, head_node_args=head)
+    started = Cluster(initialize_head=True, head_node_args={**HEAD, "num_cpus": 2, "resources": {"head": 2}})
     try:
         ray.init(started.address, namespace="tests", log_to_driver=False, logging_level="ERROR")
         yield started

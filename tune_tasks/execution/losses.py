@@ -32,6 +32,16 @@ def judged(outcome: str, error: str | None, before: str | None) -> str:
     return "failed" if outcome == "lost" and twice else outcome
 
 
+def unborn(error: Exception) -> str:
+    """What may be behind workers that end before they are up, for the end of a sentence that says what Ray told."""
+    if "never ran" not in str(error):
+        return ""
+    return (
+        " Does this process ask for a token (RAY_AUTH_MODE) and the cluster does not? Ray answers so then. "
+        "A process in which Ray was started before asks for one; use a new process, or one mode everywhere."
+    )
+
+
 def torn(node: str, error: str | None = None) -> str:
     """The text of an attempt whose gang lost a node; `error` is what the objective raised for it, if it did."""
     raised = f"; what the objective raised:\n{error}" if error else " and its objective did not end"

@@ -248,7 +248,8 @@ class RayRunner:
         if worker.starting:
             self._stillborn += 1
             if self._stillborn >= _STILLBORN:
-                raise Unavailable(f"{self._stillborn} workers ended before they were up; the last: {error}") from error
+                text = f"{self._stillborn} workers ended before they were up; the last: {error}"
+                raise Unavailable(text + losses.unborn(error)) from error
         notice = self._here.nodes.leaving.get(worker.node)
         text = losses.lost(worker.node, losses.why(error, notice.why if notice else None))
         return self._ended(worker, "lost", text, type(error).__name__)
