@@ -48,15 +48,11 @@ ALLOWED = {
     "fingerprints": PURE | {"store"},
     "final": PURE | {"loop", "registry", "store", "studies"},
     "extension": PURE | {"plugins", "studies"},
-    "attend": PURE | {"execution", "studies"},
+    "attend": PURE | {"execution", "studies", "watching"},
+    "watching": PURE | {"execution", "store"},
     "operate": PURE | {"store", "views", "operate"},
-    "championship": PURE | {"registry", "store", "studies"},
-    "deployment": PURE | {"championship", "deployment", "execution", "plugins", "registry", "store", "studies"},
-    "approval": PURE | {"studies"},
-    "measuring": PURE | {"registry", "store", "studies"},
-    "contest": PURE | {"measuring", "registry", "studies"},
-    "leaderboard": PURE | {"approval", "contest", "studies", "views"},
-    "promote": PURE | {"approval", "championship", "contest", "registry", "retraining", "tracking", "studies"},
+    "deployment": PURE | {"deployment", "execution", "plugins", "promotion", "registry", "store", "studies"},
+    "promotion": PURE | {"promotion", "registry", "retraining", "store", "studies", "tracking", "views"},
 }
 """What each module or folder of the engine may import; a name that is missing here may import anything."""
 

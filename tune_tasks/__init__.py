@@ -10,8 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tune_tasks.approval import approve, reject
-    from tune_tasks.championship import history, rollback
     from tune_tasks.deployment.step import Deployment, deploy, undeploy
     from tune_tasks.errors import (
         ConfigError,
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from tune_tasks.final import train_final
     from tune_tasks.fingerprints import fingerprint
     from tune_tasks.loop import tune
+    from tune_tasks.promotion.approval import approve, reject
+    from tune_tasks.promotion.championship import history, rollback
     from tune_tasks.registry import Evaluation, ModelArtifact
     from tune_tasks.retraining import Retraining, retrain
     from tune_tasks.session import get_checkpoint, get_context, report
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "approval": ("approve", "reject"),
-    "championship": ("history", "rollback"),
     "deployment.step": ("Deployment", "deploy", "undeploy"),
     "errors": (
         "ConfigError",
@@ -56,6 +54,8 @@ _HOMES = {
     "final": ("train_final",),
     "fingerprints": ("fingerprint",),
     "loop": ("tune",),
+    "promotion.approval": ("approve", "reject"),
+    "promotion.championship": ("history", "rollback"),
     "registry": ("Evaluation", "ModelArtifact"),
     "retraining": ("Retraining", "retrain"),
     "session": ("get_checkpoint", "get_context", "report"),

@@ -117,11 +117,11 @@ def _add_views(commands: Any) -> None:
 
 
 def _add_operating(commands: Any) -> None:
-    from tune_tasks.approval import add_commands as add_approval  # as above
-    from tune_tasks.championship import add_commands as add_championship
-    from tune_tasks.leaderboard import add_command as add_leaderboard
     from tune_tasks.next_week import add_commands as add_next_week
     from tune_tasks.operate.commands import add_commands
+    from tune_tasks.promotion.approval import add_commands as add_approval  # as above
+    from tune_tasks.promotion.championship import add_commands as add_championship
+    from tune_tasks.promotion.leaderboard import add_command as add_leaderboard
     from tune_tasks.simulate.commands import add_command as add_simulate
     from tune_tasks.tracking.commands import add_command as add_track
 

@@ -128,9 +128,9 @@ def test_the_code_that_the_registry_has_with_a_version_is_what_loads_it(tmp_path
     )
     (tmp_path / "code" / "serving.py").write_text("def load(folder):\n    raise RuntimeError('not as it was')\n")
     study = tt.open_study(study.url)
-    from tune_tasks.championship import champions
     from tune_tasks.deployment.loading import load
     from tune_tasks.deployment.source import model_of
+    from tune_tasks.promotion.championship import champions
 
     held = champions(study)
     present, _ = held.current(time=0.0)

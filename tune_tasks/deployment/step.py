@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 from tune_tasks import plugins
-from tune_tasks.championship import champions
 from tune_tasks.delivery import Deploy
 from tune_tasks.deployment import Checks, Outcome, Standing, Target
 from tune_tasks.deployment.source import model_of
 from tune_tasks.errors import ConfigError
 from tune_tasks.events import Deployed, Deploying, Value
+from tune_tasks.promotion.championship import champions
 from tune_tasks.registry import Champion, Champions
 from tune_tasks.spec import StudySpec, check_name, resolve
 from tune_tasks.studies import Study, record

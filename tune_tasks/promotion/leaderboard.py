@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tune_tasks.approval import promotion_key
-from tune_tasks.contest import bounds_of
+from tune_tasks.promotion.approval import promotion_key
+from tune_tasks.promotion.contest import bounds_of
 from tune_tasks.studies import Study
 from tune_tasks.views import promotion as view
 

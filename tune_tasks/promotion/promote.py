@@ -7,10 +7,10 @@ the decision is in the log.
 
 from __future__ import annotations
 
-from tune_tasks.approval import answer, moment, promotion_key
-from tune_tasks.championship import champions
-from tune_tasks.contest import contest
 from tune_tasks.events import Promoted, Promoting
+from tune_tasks.promotion.approval import answer, moment, promotion_key
+from tune_tasks.promotion.championship import champions
+from tune_tasks.promotion.contest import contest
 from tune_tasks.registry import Champions, ModelArtifact, carry_out, draft
 from tune_tasks.retraining import superseded
 from tune_tasks.studies import Study, append, record

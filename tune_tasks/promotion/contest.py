@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tune_tasks.errors import ConfigError, CorruptLog
 from tune_tasks.events import Gate
-from tune_tasks.measuring import champion_objects, evaluates, measure_candidate, measure_champion, measured
+from tune_tasks.promotion.measuring import champion_objects, evaluates, measure_candidate, measure_champion, measured
 from tune_tasks.registry import Candidate, Champion, Champions, candidates, decide_promotion, gates
 from tune_tasks.registry.evaluation import Measured, Repeat, Summary
 from tune_tasks.registry.retrieve import champion_params
