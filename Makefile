@@ -4,7 +4,7 @@
 PYTHON ?= python3
 MAKEFLAGS += --no-print-directory
 
-EXTRAS := --extra jobs --extra mlflow
+EXTRAS := --extra ray --extra mlflow
 STORES := --extra azure --extra fast --extra gcs --extra parquet --extra postgres --extra s3
 PINS := pip compile --universal --fork-strategy fewest --python-version 3.11 --quiet --no-progress \
 	--custom-compile-command "make pins" pyproject.toml

@@ -19,11 +19,12 @@ from tests.faults.studies import steps
 from tests.servers.processes import free_port
 from tests.servers.ray_nodes import Nodes, cluster
 from tests.studies import COMMAND, events, story, write_study
-from tune_tasks.attend import job_name
+from tune_tasks.attend import begin, job_name
 from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.events import Opened, Started
 from tune_tasks.execution.jobs import Jobs
 from tune_tasks.studies import open_study
+from tune_tasks.watching import Watch
 
 pytestmark = pytest.mark.ray
 
@@ -185,10 +186,67 @@ def test_a_job_that_the_cluster_has_forgotten_is_submitted_again_under_the_next_
     name, jobs = job_name(study.state, 1), Jobs(nodes.dashboard)
     jobs.stop(name)
     until(lambda: jobs.look(name).condition == "stopped")
-    jobs._client.delete_job(name)
+    jobs._client.delete(f"/api/jobs/{name}").raise_for_status()
     tt.tune(study)
     assert study.state.done
     assert drivers(study.url) == [name, job_name(study.state, 2)]
+
+
+def test_who_waits_elsewhere_is_told_when_the_launch_is_over(study_on: Callable[..., Path], nodes: Nodes) -> None:
+    study, jobs = open_study(study_on()), Jobs(nodes.dashboard)
+    batch = tt.sample(study).id
+    wait = begin(study, batch, by="me", jobs=jobs)
+    assert wait is not None
+    assert (wait.job, wait.batch, wait.by, wait.losses) == (job_name(study.state, 1), batch, "me", 0)
+    watch, signs, news = Watch(wait, jobs), [], []
+    until(lambda: signs.append(watch.look()) or news.extend(watch.news) or signs[-1] is not None)
+    assert set(signs[:-1]) <= {None}
+    assert signs[-1] == "over"
+    assert [event.type for event in news].count("launched") == 1
+    assert begin(study, batch, by="me", jobs=jobs, last=wait) is None
+    assert tt.launch_trials(study, batch).states == {"paused": 4}
+
+
+def test_a_job_is_stopped_only_by_who_was_the_last_to_ask_for_it(study_on: Callable[..., Path], nodes: Nodes) -> None:
+    spec, jobs = study_on(**LONG), Jobs(nodes.dashboard)
+    study = open_study(spec)
+    batch = tt.sample(study).id
+    first = begin(study, batch, by="try 1", jobs=jobs)
+    until(lambda: running(study.url))
+    second = begin(open_study(study.url), batch, by="try 2", jobs=jobs)
+    assert first is not None
+    assert second is not None
+    assert second.job == first.job
+    assert not Watch(first, jobs).stop()
+    assert jobs.look(first.job).condition == "running"
+    assert Watch(second, jobs).stop()
+    until(lambda: jobs.look(first.job).condition == "stopped")
+
+
+def test_a_wait_whose_job_is_gone_goes_on_with_the_next_one_and_counts_it(
+    study_on: Callable[..., Path], nodes: Nodes
+) -> None:
+    spec, jobs = study_on(**LONG), Jobs(nodes.dashboard)
+    study = open_study(spec)
+    batch = tt.sample(study).id
+    wait = begin(study, batch, by="me", jobs=jobs)
+    assert wait is not None
+    until(lambda: running(study.url))
+    jobs.stop(wait.job)
+    until(lambda: jobs.look(wait.job).condition == "stopped")
+    assert Watch(wait, jobs).look() in {None, "job"}  # the driver may have said a last word
+    watch = Watch(wait._replace(position=study.refresh() and study.log.head), jobs)
+    assert watch.look() == "job"
+    after = begin(study, batch, by="me", jobs=jobs, last=wait)
+    assert after is not None
+    assert (after.job, after.losses, after.position) == (job_name(study.state, 2), 1, study.log.head)
+    assert Watch(after, jobs).stop()
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once_to_who_waits_elsewhere(study_on: Callable[..., Path]) -> None:
+    study = open_study(study_on())
+    with pytest.raises(Unavailable, match=r"no Ray dashboard answers at http://127\.0\.0\.1:1: "):
+        begin(study, tt.sample(study).id, by="me", jobs=Jobs("http://127.0.0.1:1"))
 
 
 def test_a_straggler_goes_on_while_the_next_round_begins(study_on: Callable[..., Path], nodes: Nodes) -> None:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = (".", "providers/airflow", "providers/prefect")
-OF_THE_EXTRAS = ("adlfs", "airflow", "gcsfs", "mlflow", "pandas", "prefect", "s3fs", "scipy")
+OF_THE_EXTRAS = ("adlfs", "airflow", "gcsfs", "mlflow", "pandas", "prefect", "ray", "s3fs", "scipy")
 PIN = re.compile(r"[a-z0-9._-]+==[A-Za-z0-9.+!]+( ; [^:@]+)?")
 ADDRESS = re.compile(r"://|file:| @ |(^|\s)(\.|\.\.)?/")
 

@@ -100,12 +100,16 @@ class Planned(Value):
 
 
 class Requested(Value):
-    """A launch step asks the study's Ray job of this attempt to run a batch; recorded before the job is looked for."""
+    """A launch step asks the study's Ray job of this attempt to run a batch; recorded before the job is looked for.
+
+    `by` names who waits for it from here on, where that may change: only the last one stops the job with the step.
+    """
 
     type: Literal["requested"] = "requested"
     batch: str
     job: int
     time: float
+    by: str | None = None
 
 
 class Opened(Value):

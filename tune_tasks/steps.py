@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from tune_tasks import decide, retention
@@ -19,8 +20,9 @@ from tune_tasks.events import Discarded, Event, Prune, Value
 from tune_tasks.execution import Runner
 from tune_tasks.execution.batch import BatchDriver
 from tune_tasks.execution.driver import Decider
+from tune_tasks.execution.jobs import Jobs
 from tune_tasks.extension import extend
-from tune_tasks.promote import promote
+from tune_tasks.promotion.promote import promote
 from tune_tasks.registry import ModelArtifact
 from tune_tasks.spec import check_name
 from tune_tasks.studies import Study, open_study, owner, record, tidy
@@ -82,13 +84,14 @@ def launch_trials(
     batch: Batch | str,
     *,
     runner: Runner | None = None,
+    jobs: Jobs | None = None,
     on_change: Callable[[StudyState], None] = lambda _: None,
 ) -> BatchOutcome:
     """Runs a batch to its end on the spec's runner, recording reports and checkpoints as they come.
 
     A retry goes on where the last attempt was killed, from the newest recorded checkpoints. With `flow: streaming` it
     samples and evaluates on its own until the budget is spent. `on_change` is called with the state a few times a
-    second; a `runner` that is handed in stays open.
+    second; a `runner` that is handed in stays open. `jobs`: of the cluster, in place of the address in the spec.
     Raises `Fenced` when someone else takes the study over, `ConfigError` when no trial can report the metric.
     """
     name = _name(batch)
@@ -100,7 +103,7 @@ def launch_trials(
         own = runner or runner_here(study)
         if own is None:
             with tracked(study):
-                attend(study, name, on_change=on_change)
+                attend(study, name, jobs=jobs, on_change=on_change)
         else:
             try:
                 _drive(study, name, own, on_change)
@@ -184,6 +187,8 @@ def make_runner(study: Study, *, address: str | None = None) -> Runner:
             f"store: the credentials in the URL of {study.url} do not reach Ray's workers; "
             "put them into the environment, of this process and of the cluster"
         )
+    if find_spec("ray") is None:
+        raise ConfigError("execution.runner: ray is not installed here: pip install 'tune-tasks[ray]'; or say inline")
     from tune_tasks.execution.ray import RayRunner  # Ray is heavy, and only this needs it
 
     return RayRunner(

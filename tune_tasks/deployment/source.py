@@ -54,7 +54,7 @@ def model_of(study: Study, held: Champions, champion: Champion, name: str) -> Mo
         digest=_digest(held, champion, path),
         loader=loader,
         code=code,
-        runtime_env=worker_env(study.spec),
+        runtime_env=worker_env(study.spec, study.folder),
     )
 
 

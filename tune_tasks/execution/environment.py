@@ -17,8 +17,12 @@ _EXCLUDED = [".git", ".venv", "__pycache__", "studies"]
 """Never sent along with a working directory."""
 
 
-def worker_env(spec: StudySpec) -> dict[str, Any]:
-    """The runtime environment of a worker: packages, variables and image. Raises `ConfigError` for a missing secret."""
+def worker_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
+    """The runtime environment of a worker: packages, variables and image.
+
+    A list of packages is looked for from `folder` on, that of the spec file. Raises `ConfigError` for one that is not
+    there, and for a missing secret.
+    """
     environment = spec.environment
     missing = [name for name in environment.secrets if name not in os.environ]
     if missing:
@@ -26,8 +30,8 @@ def worker_env(spec: StudySpec) -> dict[str, Any]:
     variables = {**environment.variables, **{name: os.environ[name] for name in environment.secrets}}
     parts = {
         "env_vars": variables,
-        "pip": _listed(environment.pip),
-        "uv": _listed(environment.uv),
+        "pip": _listed("pip", environment.pip, folder),
+        "uv": _listed("uv", environment.uv, folder),
         "image_uri": environment.image,
     }
     return {name: value for name, value in parts.items() if value}
@@ -40,7 +44,7 @@ def runtime_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     it is that folder; none goes with an image, which holds the objective. Raises `ConfigError` where it is not there.
     """
     if spec.environment.image is not None:
-        return worker_env(spec)
+        return worker_env(spec, folder)
     directory = spec.environment.working_dir
     if directory is None:
         directory = folder if _holds_objective(spec, folder) else None
@@ -50,8 +54,8 @@ def runtime_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
             raise ConfigError(f"environment.working_dir: {directory!r} is no folder; {path} is not there")
         directory = str(path)
     if directory is None:
-        return worker_env(spec)
-    return {**worker_env(spec), "working_dir": directory, "excludes": _EXCLUDED}
+        return worker_env(spec, folder)
+    return {**worker_env(spec, folder), "working_dir": directory, "excludes": _EXCLUDED}
 
 
 def refused(error: Exception) -> ConfigError:
@@ -61,8 +65,16 @@ def refused(error: Exception) -> ConfigError:
     return ConfigError(f"environment: Ray cannot set it up: {point}{error}")
 
 
-def _listed(packages: tuple[str, ...] | str | None) -> list[str] | str | None:
-    return list(packages) if isinstance(packages, tuple) else packages
+def _listed(name: str, packages: tuple[str, ...] | str | None, folder: str | None) -> list[str]:
+    """The packages by name, also where they stand in a file: Ray would look for that on another machine."""
+    if not isinstance(packages, str):
+        return list(packages or ())
+    path = Path(folder or ".", packages)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"environment.{name}: {packages!r} cannot be read; {path} is not there") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def _holds_objective(spec: StudySpec, folder: str | None) -> bool:

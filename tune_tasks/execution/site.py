@@ -77,7 +77,7 @@ def _kit(spec: StudySpec, workload: Workload, loaders: Mapping[str, Any]) -> Kit
 
     shared = {name: ray.put(value) for name, value in inputs.load(loaders, workload.folder).items()}
     workload = replace(_portable(workload), inputs=shared)
-    return Kit(spec, ray.put(workload), {} if _inherits() else environment.worker_env(spec))
+    return Kit(spec, ray.put(workload), {} if _inherits() else environment.worker_env(spec, workload.folder))
 
 
 def _shipped(spec: StudySpec, folder: str | None) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
         case Planned():
             return _planned(event)
         case Requested():
-            return f"job {event.job} of the study is asked to run {event.batch}"
+            waits = f"; {event.by} waits for it" if event.by else ""
+            return f"job {event.job} of the study is asked to run {event.batch}{waits}"
         case Opened():
             return f"driver {event.owner} took the study over"
         case Started():
