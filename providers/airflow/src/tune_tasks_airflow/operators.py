@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,12 +55,15 @@ class StepOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Opens the study, creating it where there is none, and runs the step."""
+        return self._run(context)
+
+    def _run(self, context: Context, **more: Any) -> dict[str, Any]:
         from tune_tasks.errors import TuneError, Unavailable
 
         self._works = True
         try:
             study = self._open()
-            result = self._perform(study, self._given(study, context))
+            result = self._perform(study, context, **self._given(study, context), **more)
         except Unavailable:
             raise
         except TuneError as error:
@@ -106,7 +108,7 @@ class StepOperator(BaseOperator):
                     given[name] = _whole(name, value)
         return given
 
-    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
+    def _perform(self, study: Study, context: Context, **given: Any) -> dict[str, Any]:  # noqa: ARG002  # for others
         from tune_tasks.steps import perform
 
         return perform(self.step, study, **given)
@@ -137,24 +139,6 @@ class SampleOperator(StepOperator):
         self.count = count
 
 
-class LaunchTrialsOperator(StepOperator):
-    """Runs a batch, and shows in the task's log how the study gets on; a retry goes on where the last try ended."""
-
-    step = "launch_trials"
-    options = ("batch",)
-    template_fields = (*StepOperator.template_fields, *options)
-
-    def __init__(self, *, batch: str | Mapping[str, Any] | XComArg, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.batch = batch
-
-    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
-        from tune_tasks.views.terminal import Progress
-
-        with Progress(sys.stdout) as progress:  # Airflow logs what goes to standard error as errors
-            return super()._perform(study, {**given, "on_change": progress.update})
-
-
 class EvaluateAndPruneOperator(StepOperator):
     """Decides which trials of the study advance and which stop, and whether the study is done."""
 
@@ -181,11 +165,11 @@ class PromoteBestOperator(StepOperator):
         super().__init__(**kwargs)
         self.run = run
 
-    def _perform(self, study: Study, given: dict[str, Any]) -> dict[str, Any]:
+    def _perform(self, study: Study, context: Context, **given: Any) -> dict[str, Any]:
         if not study.state.done:
             trials, wanted = len(study.trials), study.spec.budget.trials
             self.log.warning("%s is not done, with %d of %d trials sampled", study.url, trials, wanted)
-        return super()._perform(study, given)
+        return super()._perform(study, context, **given)
 
 
 class TrainFinalOperator(StepOperator):

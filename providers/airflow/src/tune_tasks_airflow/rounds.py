@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskGroup, chain
 
-from tune_tasks_airflow.operators import (
-    EvaluateAndPruneOperator,
-    LaunchTrialsOperator,
-    PromoteBestOperator,
-    SampleOperator,
-)
+from tune_tasks_airflow.launch import LaunchTrialsOperator
+from tune_tasks_airflow.operators import EvaluateAndPruneOperator, PromoteBestOperator, SampleOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
