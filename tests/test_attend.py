@@ -186,7 +186,7 @@ def test_a_job_that_the_cluster_has_forgotten_is_submitted_again_under_the_next_
     name, jobs = job_name(study.state, 1), Jobs(nodes.dashboard)
     jobs.stop(name)
     until(lambda: jobs.look(name).condition == "stopped")
-    jobs._client.delete(f"/api/jobs/{name}").raise_for_status()
+    jobs._ask("DELETE", f"/api/jobs/{name}").raise_for_status()
     tt.tune(study)
     assert study.state.done
     assert drivers(study.url) == [name, job_name(study.state, 2)]
@@ -204,7 +204,7 @@ def test_who_waits_elsewhere_is_told_when_the_launch_is_over(study_on: Callable[
     assert signs[-1] == "over"
     assert [event.type for event in news].count("launched") == 1
     assert begin(study, batch, by="me", jobs=jobs, last=wait) is None
-    assert tt.launch_trials(study, batch).states == {"paused": 4}
+    assert sum(tt.launch_trials(study, batch).states.values()) == 4
 
 
 def test_a_job_is_stopped_only_by_who_was_the_last_to_ask_for_it(study_on: Callable[..., Path], nodes: Nodes) -> None:

@@ -62,6 +62,7 @@ def begin(study: Study, batch: str, *, by: str, jobs: Jobs | None = None, last: 
     `by` names who waits, and `last` is the wait that this one goes on from. Raises as `attend` does: what became of a
     job is raised when the wait for it is gone on with.
     """
+    study.refresh()
     attendant = Attendant(study, batch, jobs=jobs, by=by, last=last)
     if not attendant.is_over:
         attendant.ensure(patience=0.0)
@@ -101,7 +102,7 @@ class Attendant:
         self.losses = last.losses if last else 0
         self.position = last.position if last else 0
         """Where the log ended when the batch was asked for."""
-        self._answered = time.monotonic()
+        self._answered: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -116,8 +117,12 @@ class Attendant:
     def ensure(self, patience: float = _PATIENCE) -> None:
         """Asks for the batch, and submits the job unless it is there; one that is gone is followed by the next.
 
-        Raises `Unavailable` where the cluster has been out of reach for more than the seconds of `patience`.
+        Raises `Unavailable` where the cluster has been out of reach for more than the seconds of `patience`. Where it
+        does not answer at the first time, it raises at once, and nothing is asked for.
         """
+        if self._answered is None:
+            self._jobs.version()
+            self._answered = time.monotonic()
         state = self._study.state
         if self._batch not in state.requests or not self._asked:
             self._request(max(state.job, 1))

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from tune_tasks.events import Event, Launched, Requested
 from tune_tasks.execution.jobs import ALIVE, Jobs
+from tune_tasks.store import Objects
 from tune_tasks.store.log import StudyLog
 from tune_tasks.store.places import study_objects
 
@@ -38,10 +39,10 @@ class Wait(NamedTuple):
 class Watch:
     """Looks how a launch step stands that someone waits for."""
 
-    def __init__(self, wait: Wait, jobs: Jobs) -> None:
-        """`jobs` of the cluster where the job is. Touches nothing yet."""
+    def __init__(self, wait: Wait, jobs: Jobs, *, objects: Objects | None = None) -> None:
+        """`jobs` of the cluster where the job is; `objects` of the study, where they are open. Touches nothing yet."""
         self._wait, self._jobs = wait, jobs
-        self._log = StudyLog(study_objects(wait.url))
+        self._log = StudyLog(objects or study_objects(wait.url))
         self._read = wait.position
         self._due = 0.0
         self.news: list[Event] = []

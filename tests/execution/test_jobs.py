@@ -116,6 +116,12 @@ def test_a_working_directory_is_sent_once(tmp_path: Path) -> None:
     assert shipped == {"working_dir": f"gcs://{sent[0][1].rpartition('/')[2]}"}
 
 
+def test_variables_of_its_own_go_to_every_job() -> None:
+    with dashboard(lambda *_: (200, {})) as (address, sent):
+        Jobs(address, variables={"A_KEY": "1"}).submit("one", "python -V", {"env_vars": {"PLAIN": "2"}})
+    assert json.loads(sent[-1][3])["runtime_env"] == {"env_vars": {"PLAIN": "2", "A_KEY": "1"}}
+
+
 def test_what_is_no_ray_is_said() -> None:
     with (
         dashboard(lambda *_: (200, "<html>hello</html>")) as (address, _),

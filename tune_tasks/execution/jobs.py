@@ -21,7 +21,7 @@ from tune_tasks.execution.cluster import ASKS
 from tune_tasks.execution.shipping import pack
 
 if TYPE_CHECKING:
-    import httpx
+    import requests
 
 Condition: TypeAlias = Literal["absent", "pending", "running", "succeeded", "failed", "stopped"]
 ALIVE: frozenset[Condition] = frozenset({"pending", "running"})
@@ -71,23 +71,20 @@ class Dashboard:
 class Jobs:
     """The jobs of one cluster."""
 
-    def __init__(self, dashboard: Dashboard | str | None) -> None:
-        """`dashboard`, or its address, http://head:8265. Raises `ConfigError` where that is none."""
-        import httpx  # half a second that only a launch needs
+    def __init__(self, dashboard: Dashboard | str | None, *, variables: Mapping[str, str] | None = None) -> None:
+        """`dashboard`, or its address, http://head:8265. Raises `ConfigError` where that is none.
 
+        `variables` of the environment go to each job that is submitted, and are never shown: credentials of its store.
+        """
         self._dashboard = dashboard if isinstance(dashboard, Dashboard) else Dashboard.of(dashboard)
-        self._client = httpx.Client(
-            base_url=self._dashboard.address,
-            headers=dict(self._dashboard.headers),
-            verify=self._dashboard.verify if self._dashboard.address.startswith("https") else False,
-            timeout=_SECONDS,
-        )
+        self._variables = dict(variables or {})
 
     def version(self) -> str:
         """The version of Ray that the cluster runs. Raises `Unavailable`, and `ConfigError` for what is no Ray."""
         answer = self._ask("GET", "/api/version")
         try:
-            return str(answer.raise_for_status().json()["ray_version"])
+            answer.raise_for_status()
+            return str(answer.json()["ray_version"])
         except Exception as error:
             raise ConfigError(
                 f"execution.address: what answers at {self._dashboard.address} is no Ray dashboard: {_told(answer)}"
@@ -98,7 +95,7 @@ class Jobs:
         answer = self._ask("GET", f"/api/jobs/{name}")
         if answer.status_code == _MISSING:
             return Job("absent")
-        if answer.is_error:
+        if not answer.ok:
             raise Unavailable(f"job {name} cannot be looked for at {self._dashboard.address}: {_told(answer)}")
         info = answer.json()
         message = info.get("message") or ""
@@ -111,7 +108,7 @@ class Jobs:
         answer = self._ask(
             "POST", "/api/jobs/", json={"entrypoint": entrypoint, "submission_id": name, "runtime_env": shipped}
         )
-        if not answer.is_error:
+        if answer.ok:
             return True
         if self.look(name).condition != "absent":
             return False
@@ -124,7 +121,7 @@ class Jobs:
         if self.look(name).condition not in ALIVE:
             return False
         answer = self._ask("POST", f"/api/jobs/{name}/stop")
-        if answer.is_error:
+        if not answer.ok:
             raise Unavailable(f"job {name} cannot be stopped at {self._dashboard.address}: {_told(answer)}")
         return bool(answer.json()["stopped"])
 
@@ -137,6 +134,8 @@ class Jobs:
     def _shipped(self, runtime_env: dict[str, Any]) -> dict[str, Any]:
         """A runtime environment whose working directory has been sent."""
         shipped = {name: value for name, value in runtime_env.items() if name != "excludes"}
+        if self._variables:
+            shipped["env_vars"] = {**shipped.get("env_vars", {}), **self._variables}
         folder = shipped.get("working_dir")
         if folder is not None and "://" not in folder:
             shipped["working_dir"] = self._upload(*pack(Path(folder), runtime_env.get("excludes", ())))
@@ -146,22 +145,23 @@ class Jobs:
         """Sends a package unless it is there; gives its URI."""
         place = f"/api/packages/gcs/{name}"
         if self._ask("GET", place).status_code == _MISSING:
-            answer = self._ask("PUT", place, content=data, timeout=_UPLOAD_SECONDS)
-            if answer.is_error:
+            answer = self._ask("PUT", place, data=data, timeout=_UPLOAD_SECONDS)
+            if not answer.ok:
                 raise Unavailable(f"the working directory cannot be sent to {self._dashboard.address}: {_told(answer)}")
         return f"gcs://{name}"
 
-    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _ask(self, method: str, path: str, *, timeout: float = _SECONDS, **options: Any) -> requests.Response:
         """One request. Raises `Unavailable` where nothing answers, and `ConfigError` where it does not let us in."""
-        import httpx
+        import requests  # a part of a second that only a launch needs
 
+        address, headers, verify = self._dashboard.address, dict(self._dashboard.headers), self._dashboard.verify
         try:
-            answer = self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
-            told = f"{error}" or type(error).__name__
-            raise Unavailable(
-                f"execution.address: no Ray dashboard answers at {self._dashboard.address}: {told}"
-            ) from error
+            # No session: seconds pass between two requests, and no socket is held open for so long.
+            answer = requests.request(
+                method, f"{address}{path}", headers=headers, verify=verify, timeout=timeout, **options
+            )
+        except requests.RequestException as error:
+            raise Unavailable(f"execution.address: no Ray dashboard answers at {address}: {error}") from error
         if answer.status_code in _REFUSALS:
             raise ConfigError(
                 f"execution.address: the Ray at {self._dashboard.address} refuses: {_told(answer)}; {ASKS}"
@@ -169,7 +169,7 @@ class Jobs:
         return answer
 
 
-def _told(answer: httpx.Response) -> str:
+def _told(answer: requests.Response) -> str:
     """The last line of what a server said, which is the error of a traceback."""
     lines = answer.text.strip().splitlines()
     return lines[-1] if lines else f"status {answer.status_code}"

@@ -7,6 +7,7 @@ sampler or a scheduler.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -87,10 +88,11 @@ class Objects(Files, Protocol):
         ...
 
 
-def open_objects(url: str, *, deadline: float = DEADLINE) -> Objects:
+def open_objects(url: str, *, deadline: float = DEADLINE, variables: Mapping[str, str] | None = None) -> Objects:
     """Opens the objects below a URL: a local path, `file://`, `memory://`, or any URL that fsspec has a package for.
 
     Touches nothing yet. Credentials come from the environment; in the URL they are accepted and never shown.
+    `variables` of a bucket's environment are taken in place of this process's own, for one that opens several.
     Raises `ConfigError` for a URL that cannot be one, an unknown scheme, and a package that is not installed.
     """
     scheme, rest = split_url(url)
@@ -110,7 +112,7 @@ def open_objects(url: str, *, deadline: float = DEADLINE) -> Objects:
         case _:
             from tune_tasks.store.remote import FsspecObjects  # loads fsspec, which a local study never needs
 
-            return Retrying(FsspecObjects(url, deadline), deadline)
+            return Retrying(FsspecObjects(url, deadline, variables), deadline)
 
 
 __all__ = [

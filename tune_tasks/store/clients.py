@@ -5,6 +5,7 @@ What is tried again is for `retry` alone to decide, count, log and end. Must not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +28,23 @@ CLOUDS: dict[str, Cloud] = {
 
 fsspec has many more, but their create looks first and writes then: it would pass the probe and lose a race.
 """
+
+_VARIABLES: dict[Cloud, dict[str, str]] = {
+    "s3": {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_ENDPOINT_URL": "endpoint_url",
+    },
+    "gcs": {"GOOGLE_APPLICATION_CREDENTIALS": "token"},
+    "azure": {
+        "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
+        "AZURE_STORAGE_ACCOUNT_KEY": "account_key",
+        "AZURE_STORAGE_SAS_TOKEN": "sas_token",
+        "AZURE_STORAGE_CONNECTION_STRING": "connection_string",
+    },
+}
+"""How a file system calls what an environment variable holds."""
 
 _CONNECT, _READ = 5, 10
 """Seconds for a connection, and for the next bytes on it."""
@@ -72,6 +90,13 @@ def implementation(scheme: str, shown: str) -> Any:
         raise ConfigError(
             f"store: {shown} needs a package that is not installed; install it with pip install 'tune-tasks[{cloud}]'"
         ) from None
+
+
+def options(cloud: Cloud, variables: Mapping[str, str]) -> dict[str, Any]:
+    """What a file system takes for environment variables that are not this process's own."""
+    given = {option: variables[name] for name, option in _VARIABLES[cloud].items() if name in variables}
+    region = variables.get("AWS_DEFAULT_REGION")
+    return given | ({"client_kwargs": {"region_name": region}} if cloud == "s3" and region else {})
 
 
 def connect(cloud: Cloud, of: Any, options: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tune_tasks.errors import ConfigError, TuneError, Unavailable
-from tune_tasks.store.clients import CLOUDS, connect, implementation
+from tune_tasks.store.clients import CLOUDS, connect, implementation, options
 from tune_tasks.store.copies import Copied, copy
 from tune_tasks.store.fast import FastFiles
 from tune_tasks.store.names import Entry, shown_url, split_credentials, split_url
@@ -48,7 +48,7 @@ class FsspecObjects:
 
     lanes = 16
 
-    def __init__(self, url: str, deadline: float) -> None:
+    def __init__(self, url: str, deadline: float, variables: Mapping[str, str] | None = None) -> None:
         scheme, rest = split_url(url)
         place, credentials = split_credentials(rest)
         self.url = shown_url(url)
@@ -59,7 +59,9 @@ class FsspecObjects:
             if self._cloud != "s3":
                 raise ConfigError(f"store: {self.url} has credentials, which come from the environment on this store")
             self._options |= {"key": credentials.user, "secret": credentials.password}
-        self._secrets = {text for part in credentials or () for text in (part, quote(part, safe=""))}
+        self._options |= options(self._cloud, variables or {})
+        secrets = (*(credentials or ()), *(variables or {}).values())
+        self._secrets = {text for part in secrets for text in (part, quote(part, safe=""))}
         self._root: str = self._class._strip_protocol(bare).rstrip("/")  # noqa: SLF001  # as fsspec.core does
         self._made: tuple[int, Any] | None = None
         self._fast = FastFiles(self._cloud, self._root.partition("/")[0], self._filesystem)
