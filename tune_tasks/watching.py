@@ -17,7 +17,7 @@ from tune_tasks.store.places import study_objects
 
 Sign: TypeAlias = Literal["over", "job"]
 
-_QUIET = 20.0
+_QUIET = 30.0
 """Seconds without anything new in the log after which the job is asked for."""
 
 
@@ -54,7 +54,7 @@ class Watch:
         Raises `Unavailable` where the store or the cluster does not answer.
         """
         self.news = []
-        for segment in self._log.segments(self._read + 1):
+        for segment in self._log.segments(self._read + 1, whole=False):
             self._read = segment.number
             self.news += segment.events
         if any(isinstance(event, Launched) and event.batch == self._wait.batch for event in self.news):

@@ -76,8 +76,13 @@ class Jobs:
 
         `variables` of the environment go to each job that is submitted, and are never shown: credentials of its store.
         """
+        import requests  # a part of a second that only a launch needs
+
         self._dashboard = dashboard if isinstance(dashboard, Dashboard) else Dashboard.of(dashboard)
         self._variables = dict(variables or {})
+        self._session = requests.Session()
+        self._session.headers.update(self._dashboard.headers)
+        self._session.verify = self._dashboard.verify
 
     def version(self) -> str:
         """The version of Ray that the cluster runs. Raises `Unavailable`, and `ConfigError` for what is no Ray."""
@@ -152,14 +157,11 @@ class Jobs:
 
     def _ask(self, method: str, path: str, *, timeout: float = _SECONDS, **options: Any) -> requests.Response:
         """One request. Raises `Unavailable` where nothing answers, and `ConfigError` where it does not let us in."""
-        import requests  # a part of a second that only a launch needs
+        import requests
 
-        address, headers, verify = self._dashboard.address, dict(self._dashboard.headers), self._dashboard.verify
+        address = self._dashboard.address
         try:
-            # No session: seconds pass between two requests, and no socket is held open for so long.
-            answer = requests.request(
-                method, f"{address}{path}", headers=headers, verify=verify, timeout=timeout, **options
-            )
+            answer = self._session.request(method, f"{address}{path}", timeout=timeout, **options)
         except requests.RequestException as error:
             raise Unavailable(f"execution.address: no Ray dashboard answers at {address}: {error}") from error
         if answer.status_code in _REFUSALS:

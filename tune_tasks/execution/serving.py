@@ -86,7 +86,8 @@ class JobDriver(Driver):
     def _reason(self, batch: str) -> str | None:
         execution = self.state.spec.execution
         spent = self._spent()
-        waiting = spent is None and any(self.state.trials[number].batch == batch for number in self._waiting())
+        own = self.state.steps[f"{batch}/sample"]["trials"]  # an empty batch is the wait for what was left before it
+        waiting = spent is None and any(not own or self.state.trials[n].batch == batch for n in self._waiting())
         if not self._handed and not waiting:
             return spent or "every trial has run"
         over = f"{len(self._handed)} of its trials and earlier ones go on"

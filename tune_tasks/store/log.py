@@ -111,9 +111,12 @@ class StudyLog:
             raise Fenced(f"{self.url}: a driver of epoch {self._at.epoch} took this study over from epoch {epoch}")
         return self._append(self._at, events, role, epoch)
 
-    def segments(self, start: int = 1) -> Iterator[Segment]:
-        """Reads and verifies the segments from `start` on. Raises `CorruptLog`; ends at the newest segment."""
-        for segment, _ in self._tail(Position(start - 1), whole=True, anchored=start == 1):
+    def segments(self, start: int = 1, *, whole: bool = True) -> Iterator[Segment]:
+        """Reads and verifies the segments from `start` on. Raises `CorruptLog`; ends at the newest segment.
+
+        Not `whole`: for one who looks again and again, it is not asked whether one is missing before a later one.
+        """
+        for segment, _ in self._tail(Position(start - 1), whole=whole, anchored=start == 1):
             yield segment
 
     def snapshot(self, state: StudyState) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from tune_tasks.space import Categorical, Constant, Int
 from tune_tasks.study import StudyState, Trial
 from tune_tasks.views import STATES, duration, number, parameters, rungs
+from tune_tasks.views.rounds import as_html, rounds
 from tune_tasks.views.svg import BOTTOM, LEFT, RIGHT, TOP, Axis, axis, chart, dot, line, named_axis, stairs
 from tune_tasks.views.table import Row, leaderboard
 
@@ -44,6 +45,7 @@ def _sections(state: StudyState) -> Iterator[str]:
         yield f"{_figure(_curves_title(state), curves(state))}</section>{_legend(state)}"
         yield f'<h2>Parameters</h2><section class="charts small">{"".join(panels(state))}</section>'
         yield _reached(state)
+    yield as_html(rounds(state), state.spec.metric)
     yield _tried(rows, state.spec.metric)
 
 

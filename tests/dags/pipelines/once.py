@@ -11,7 +11,12 @@ from tune_tasks_airflow.rounds import tune_rounds
 with DAG(
     "once",
     schedule=None,
-    params={"spec": "", "overrides": {}},
+    params={"spec": "", "overrides": {}, "store_conn_id": ""},
     default_args={"retries": 1, "retry_delay": timedelta(0)},
 ):
-    tune_rounds("{{ params.spec }}", rounds=1, overrides="{{ params.overrides | tojson }}")
+    tune_rounds(
+        "{{ params.spec }}",
+        rounds=1,
+        overrides="{{ params.overrides | tojson }}",
+        store_conn_id="{{ params.store_conn_id }}",
+    )

@@ -8,6 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 _INTEGRATION = "tune_tasks"
+_DECORATORS = (
+    "tune_search",
+    "tune_sample",
+    "tune_launch_trials",
+    "tune_evaluate_and_prune",
+    "tune_promote_best",
+)
 _RAY_JOBS = {
     "connection-type": "ray_jobs",
     "hook-class-name": "tune_tasks_airflow.hooks.RayJobsHook",
@@ -26,6 +33,30 @@ _RAY_JOBS = {
     },
 }
 """The connection to a Ray cluster; its form needs no package of its own."""
+_CONFIG = {
+    "description": "The pages of studies in Airflow's UI.",
+    "options": {
+        "stores": {
+            "description": "The stores whose studies may be shown, as URLs or folders with commas between them, for "
+            "who may read the XCom of a DAG that names one. Nothing is shown from anywhere else.",
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "s3://bucket/studies,/srv/studies",
+            "default": "",
+        },
+        "store_conn_id": {
+            "description": "The connection whose credentials open these stores; without it, those that the API server "
+            "has in its environment.",
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "aws_default",
+            "default": "",
+        },
+    },
+}
+_LINKS = ("StudyLink", "RayJobLink", "MLflowLink")
+
+_OPERATORS = ("operators", "launch", "rounds", "scheduled", "approvals")
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -38,10 +69,15 @@ def get_provider_info() -> dict[str, Any]:
         "connection-types": [_RAY_JOBS],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["tune_tasks_airflow.hooks"]}],
         "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["tune_tasks_airflow.triggers"]}],
+        "config": {"tune_tasks": _CONFIG},
+        "extra-links": [f"tune_tasks_airflow.links.{name}" for name in _LINKS],
+        "task-decorators": [
+            {"name": name, "class-name": f"tune_tasks_airflow.decorators.{name}"} for name in _DECORATORS
+        ],
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["tune_tasks_airflow.operators", "tune_tasks_airflow.launch"],
+                "python-modules": [f"tune_tasks_airflow.{name}" for name in _OPERATORS],
             }
         ],
     }

@@ -7,20 +7,23 @@ returns is always read from the study.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import conf
+from airflow.configuration import conf
 
 from tune_tasks_airflow.hooks import RayJobsHook
+from tune_tasks_airflow.links import RayJobLink, show_job, showing_job
 from tune_tasks_airflow.operators import StepOperator
+from tune_tasks_airflow.stores import variables
 from tune_tasks_airflow.triggers import LaunchTrigger, ended
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from tune_tasks.execution.jobs import Jobs
+    from tune_tasks.execution.jobs import Dashboard, Jobs
     from tune_tasks.studies import Study
+    from tune_tasks.study import StudyState
 
 
 class LaunchTrialsOperator(StepOperator):
@@ -37,6 +40,7 @@ class LaunchTrialsOperator(StepOperator):
     step = "launch_trials"
     options = ("batch",)
     template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id")
+    operator_extra_links = (*StepOperator.operator_extra_links, RayJobLink())
 
     def __init__(
         self,
@@ -64,6 +68,10 @@ class LaunchTrialsOperator(StepOperator):
     def _perform(
         self, study: Study, context: Context, *, event: dict[str, Any] | None = None, **given: Any
     ) -> dict[str, Any]:
+        return self._launch(study, context, given["batch"], event)
+
+    def _launch(self, study: Study, context: Context, batch: str, event: dict[str, Any] | None) -> dict[str, Any]:
+        from tune_tasks.steps import perform
         from tune_tasks.views.terminal import Progress
 
         as_job = study.spec.execution.runner == "job"
@@ -71,13 +79,16 @@ class LaunchTrialsOperator(StepOperator):
         if jobs is not None and not self.durable and event is None:
             self._stop(study, jobs)
         if jobs is not None and self.deferrable:
-            self._wait(study, context, jobs, given["batch"], event)
+            self._wait(study, context, jobs, batch, event)
         elif self.deferrable:
             runner = study.spec.execution.runner
             self.log.warning("deferrable has no effect with runner: %s, whose trials run in this process", runner)
         try:
             with Progress(sys.stdout) as progress:  # Airflow logs what goes to standard error as errors
-                return super()._perform(study, context, **given, jobs=jobs, on_change=progress.update)
+                then: Callable[[StudyState], None] = progress.update
+                if jobs is not None:
+                    then = showing_job(context, self._dashboard(study).address, then)
+                return perform("launch_trials", study, batch=batch, jobs=jobs, on_change=then)
         except KeyboardInterrupt:
             if jobs is not None and self.cancel_on_kill and ended(context["ti"]):
                 self._stop(study, jobs)
@@ -98,9 +109,11 @@ class LaunchTrialsOperator(StepOperator):
         wait = begin(study, batch, by=by, jobs=jobs, last=Wait(**event["wait"]) if event else None)
         if wait is not None:
             self.log.info("the Ray job %s runs %s", wait.job, batch)
+            show_job(context, self._dashboard(study).address, wait.job)
             trigger = LaunchTrigger(
                 wait=wait._asdict(),
                 ray_conn_id=self.ray_conn_id,
+                store_conn_id=self.store_conn_id,
                 address=study.spec.execution.address,
                 poll_interval=self.poll_interval,
                 cancel_on_kill=self.cancel_on_kill,
@@ -110,10 +123,46 @@ class LaunchTrialsOperator(StepOperator):
     def _jobs(self, study: Study) -> Jobs:
         from tune_tasks.execution.jobs import Jobs
 
-        return RayJobsHook(self.ray_conn_id).get_conn() if self.ray_conn_id else Jobs(study.spec.execution.address)
+        return Jobs(self._dashboard(study), variables=variables(self.store_conn_id))
+
+    def _dashboard(self, study: Study) -> Dashboard:
+        from tune_tasks.execution.jobs import Dashboard
+
+        if self.ray_conn_id:
+            return RayJobsHook(self.ray_conn_id).dashboard()
+        return Dashboard.of(study.spec.execution.address)
 
     def _stop(self, study: Study, jobs: Jobs) -> None:
         from tune_tasks.attend import stop
 
         if stop(study, jobs=jobs):
             self.log.info("stopped the Ray job of %s", study.url)
+
+
+class TuneOperator(LaunchTrialsOperator):
+    """The whole search as one task: samples, launches and evaluates until the study is done; promotes nothing.
+
+    It takes what `LaunchTrialsOperator` takes but a batch. A retry, or a resume after a wait, goes on where the study
+    stands. `run` names the pipeline run, by default after the DAG run (`run_name`).
+    """
+
+    step = "tune"
+    options = ("run",)
+    template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id")
+
+    def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
+        super().__init__(batch="", **kwargs)
+        self.run = run
+
+    def _perform(
+        self, study: Study, context: Context, *, event: dict[str, Any] | None = None, **given: Any
+    ) -> dict[str, Any]:
+        from tune_tasks.steps import perform
+
+        while True:
+            batch = perform("sample", study, run=given["run"])["batch"]
+            self._launch(study, context, batch, event)
+            verdict = perform("evaluate_and_prune", study, batch=batch)
+            if verdict["done"]:
+                return verdict
+            event = None

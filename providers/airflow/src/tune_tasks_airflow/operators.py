@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+
+from tune_tasks_airflow.links import MLflowLink, StudyLink, show_study
+from tune_tasks_airflow.stores import opened
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, XComArg
+    from airflow.sdk import BaseOperatorLink, Context, XComArg
 
     from tune_tasks.studies import Study
 
@@ -27,7 +30,8 @@ class StepOperator(BaseOperator):
     `study` is the path of a spec (YAML or JSON), a spec as a mapping, or the URL of an existing study. `overrides`
     maps dotted paths of a spec to other values (`{"budget.trials": 8}`), or is that as JSON, so that
     `"{{ params | tojson }}"` turns the parameters of a DAG into overrides. `amend` accepts overrides of the budget,
-    resources, retry, execution and promotion that an existing study was not created with.
+    resources, retry, execution and promotion that an existing study was not created with. `store_conn_id` names the
+    connection whose credentials open the store, in place of what the worker's environment has.
 
     Returns the step's result as small JSON: what the engine lists, such as the trials of a batch, is only counted here
     and can be read at `study`, the URL. An error that no retry mends fails the task at once; `Unavailable`, and what
@@ -36,8 +40,9 @@ class StepOperator(BaseOperator):
 
     step: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
-    template_fields: Sequence[str] = ("study", "overrides")
+    template_fields: Sequence[str] = ("study", "overrides", "store_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"study": "json", "overrides": "json"}
+    operator_extra_links: Collection[BaseOperatorLink] = (StudyLink(), MLflowLink())
 
     def __init__(
         self,
@@ -45,11 +50,13 @@ class StepOperator(BaseOperator):
         study: str | Path | Mapping[str, Any],
         overrides: str | Mapping[str, Any] | None = None,
         amend: bool = False,
+        store_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.study = study
         self.overrides = overrides
+        self.store_conn_id = store_conn_id
         self.amend = amend
         self._works = False
 
@@ -62,8 +69,10 @@ class StepOperator(BaseOperator):
 
         self._works = True
         try:
-            study = self._open()
-            result = self._perform(study, context, **self._given(study, context), **more)
+            with opened(self.store_conn_id):
+                study = self._open()
+                show_study(context, study)
+                result = self._perform(study, context, **self._given(study, context), **more)
         except Unavailable:
             raise
         except TuneError as error:
@@ -88,7 +97,7 @@ class StepOperator(BaseOperator):
         from tune_tasks.spec import load_spec
         from tune_tasks.studies import is_spec_file, open_study
 
-        overrides = _overrides(self.overrides)
+        overrides = read_overrides(self.overrides)
         if isinstance(self.study, Mapping) or is_spec_file(self.study):
             return open_study(load_spec(self.study, overrides), amend=self.amend)
         if overrides:
@@ -151,10 +160,19 @@ class EvaluateAndPruneOperator(StepOperator):
         self.batch = batch
 
 
+ASSET_EXTRA = ("name", "alias", "version", "uri", "path", "metric", "value", "study", "trial")
+"""What the event of a promotion says of the model, as its manifest has it."""
+
+
 class PromoteBestOperator(StepOperator):
     """Publishes the model of the best trial so far, if it beats the champion; warns where the study is not done.
 
     `run` names the pipeline run, by default after the DAG run (`run_name`).
+
+    An `AssetAlias` among the `outlets` gets an event where a model was promoted, and none where the champion stays: of
+    the asset `models:/<name>@<alias>`, with what `ASSET_EXTRA` names. A task that is cleared tells it again. A plain
+    `Asset` gets the same extra, but by a rule of Airflow it has an event at every success of the task, without extra
+    where the champion stays; so schedule on an alias.
     """
 
     step = "promote_best"
@@ -169,7 +187,21 @@ class PromoteBestOperator(StepOperator):
         if not study.state.done:
             trials, wanted = len(study.trials), study.spec.budget.trials
             self.log.warning("%s is not done, with %d of %d trials sampled", study.url, trials, wanted)
-        return super()._perform(study, context, **given)
+        model = super()._perform(study, context, **given)
+        if model["promoted"]:
+            self._announce(model, context)
+        return model
+
+    def _announce(self, model: Mapping[str, Any], context: Context) -> None:
+        """Tells the outlets of the new champion."""
+        extra = {name: model[name] for name in ASSET_EXTRA}
+        champion = f"models:/{model['name']}@{model['alias']}"
+        for outlet in self.outlets:
+            events = context["outlet_events"][outlet]
+            if isinstance(outlet, AssetAlias):
+                events.add(Asset(champion), extra=extra)
+            else:
+                events.extra = extra
 
 
 class TrainFinalOperator(StepOperator):
@@ -202,7 +234,7 @@ class ExtendOperator(StepOperator):
         self.changes = changes
 
     def _given(self, study: Study, context: Context) -> dict[str, Any]:  # noqa: ARG002  # as above
-        return {"changes": _overrides(self.changes)}
+        return {"changes": read_overrides(self.changes)}
 
 
 class DeployOperator(StepOperator):
@@ -243,7 +275,8 @@ def run_name(dag_id: str, run_id: str) -> str:
     return f"{plain[:100]}-{digest}"
 
 
-def _overrides(value: Any) -> Mapping[str, Any]:
+def read_overrides(value: Any) -> Mapping[str, Any]:
+    """Overrides as the engine takes them, from a mapping, or from one as JSON."""
     from tune_tasks.errors import ConfigError
 
     try:

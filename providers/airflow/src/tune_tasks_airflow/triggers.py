@@ -34,14 +34,16 @@ class LaunchTrigger(BaseTrigger):
         *,
         wait: dict[str, Any],
         ray_conn_id: str | None = None,
+        store_conn_id: str | None = None,
         address: str | None = None,
         poll_interval: float = 5.0,
         patience: float = 600.0,
         cancel_on_kill: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.wait = wait
         self.ray_conn_id = ray_conn_id
+        self.store_conn_id = store_conn_id
         self.address = address
         self.poll_interval = poll_interval
         self.patience = patience
@@ -49,7 +51,7 @@ class LaunchTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments, as the database keeps them."""
-        names = ("wait", "ray_conn_id", "address", "poll_interval", "patience", "cancel_on_kill")
+        names = ("wait", "ray_conn_id", "store_conn_id", "address", "poll_interval", "patience", "cancel_on_kill")
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -61,14 +63,14 @@ class LaunchTrigger(BaseTrigger):
         answered = loop.time()
         while True:
             try:
-                sign = await asyncio.to_thread(watch.look)
+                sign: str | None = await asyncio.to_thread(watch.look)
                 answered = loop.time()
             except Unavailable as error:
                 self.log.warning("%s", error)
                 sign = "unavailable" if loop.time() - answered > self.patience else None
             self._tell(watch)
             if sign is not None:
-                yield TriggerEvent({"sign": sign, "wait": self.wait})
+                yield TriggerEvent({"sign": sign, "wait": self.wait})  # type: ignore[no-untyped-call]  # as above
                 return
             await asyncio.sleep(self.poll_interval)
 
@@ -88,9 +90,10 @@ class LaunchTrigger(BaseTrigger):
         from tune_tasks.execution.jobs import Jobs
         from tune_tasks.watching import Wait, Watch
         from tune_tasks_airflow.hooks import RayJobsHook
+        from tune_tasks_airflow.stores import objects
 
         jobs = RayJobsHook(self.ray_conn_id).get_conn() if self.ray_conn_id else Jobs(self.address)
-        return Watch(Wait(**self.wait), jobs)
+        return Watch(Wait(**self.wait), jobs, objects=objects(self.wait["url"], self.store_conn_id))
 
     def _tell(self, watch: Watch) -> None:
         """Shows in the task's log what happened since the last look."""
