@@ -22,13 +22,8 @@ from tests.airflow_home import run
 from tests.studies import SPEC, events, story, write_study
 from tune_tasks import errors, steps
 from tune_tasks.spec import check_name
-from tune_tasks_airflow.operators import (
-    EvaluateAndPruneOperator,
-    LaunchTrialsOperator,
-    PromoteBestOperator,
-    SampleOperator,
-    run_name,
-)
+from tune_tasks_airflow.launch import LaunchTrialsOperator
+from tune_tasks_airflow.operators import EvaluateAndPruneOperator, PromoteBestOperator, SampleOperator, run_name
 from tune_tasks_airflow.rounds import tune_rounds
 
 TASKS = SAMPLE, LAUNCH, EVALUATE, PROMOTE = (

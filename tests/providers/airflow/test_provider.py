@@ -15,12 +15,18 @@ from airflow.providers_manager import ProvidersManager
 
 from tests.airflow_home import BUNDLES
 from tune_tasks.steps import STEPS
-from tune_tasks_airflow import operators
+from tune_tasks_airflow import approvals, launch, operators, rounds, scheduled
 from tune_tasks_airflow.get_provider_info import get_provider_info
 
 HEAVY = {"mlflow", "numpy", "optuna", "pandas", "ray", "sklearn", "tune_tasks.spec", "tune_tasks.steps"}
 SCHEMA = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text(encoding="utf-8"))
-OPERATORS = [each for each in vars(operators).values() if isinstance(each, type) and hasattr(each, "step")]
+MODULES = (operators, launch, rounds, scheduled, approvals)
+OPERATORS = {
+    each.step: each
+    for module in (operators, launch)
+    for each in vars(module).values()
+    if isinstance(each, type) and hasattr(each, "step")
+}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -44,13 +50,13 @@ def test_airflow_finds_the_provider():
 
 def test_the_modules_that_the_provider_names_hold_its_operators():
     (named,) = get_provider_info()["operators"]
-    assert named["python-modules"] == [operators.__name__]
+    assert named["python-modules"] == [module.__name__ for module in MODULES]
 
 
 def test_there_is_an_operator_for_every_step_with_its_options_as_template_fields():
-    assert {each.step: each.options for each in OPERATORS} == {step.name: step.options for step in STEPS.values()}
-    for each in OPERATORS:
-        assert {"study", "overrides", *each.options} == set(each.template_fields)
+    assert {name: OPERATORS[name].options for name in STEPS} == {step.name: step.options for step in STEPS.values()}
+    for each in OPERATORS.values():
+        assert {"study", "overrides", *each.options} <= set(each.template_fields)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,9 @@ def test_there_is_an_operator_for_every_step_with_its_options_as_template_fields
     [
         "import tune_tasks_airflow, tune_tasks_airflow.get_provider_info as info; info.get_provider_info()",
         "import tune_tasks_airflow.operators, tune_tasks_airflow.rounds",
+        "import tune_tasks_airflow.scheduled, tune_tasks_airflow.approvals",
         f"import runpy; runpy.run_path({str(BUNDLES['project'] / 'digits.py')!r})",
+        f"import runpy; runpy.run_path({str(BUNDLES['project'] / 'retrain.py')!r})",
         f"import runpy; runpy.run_path({str(BUNDLES['tests'] / 'small.py')!r})",
     ],
 )
