@@ -27,7 +27,7 @@ REAL = ("ray", "prefect", "slow")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives such a test a second try, which the report names; one that fails twice has failed."""
-    if config.pluginmanager.hasplugin("rerunfailures"):  # the environment with Airflow has none
+    if config.pluginmanager.hasplugin("rerunfailures"):  # not everyone runs these tests by `make test`
         for item in items:
             if any(item.get_closest_marker(mark) for mark in REAL):
                 item.add_marker(pytest.mark.flaky(reruns=1))
