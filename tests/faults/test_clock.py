@@ -18,7 +18,7 @@ from tests.studies import story
 from tune_tasks.store.log import SNAPSHOT_EVERY
 
 HOUR = 3600.0
-DRIVER = ("studies", "steps", "execution.driver", "store.log", "promote")
+DRIVER = ("studies", "steps", "execution.driver", "store.log", "promotion.promote")
 WORKER = ("session", "execution.attempt", "execution.worker")
 
 
