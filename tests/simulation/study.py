@@ -15,7 +15,7 @@ from tune_tasks.store import Copied, Entry, Objects, StudyLog
 from tune_tasks.store.aside import AtOnce
 from tune_tasks.store.retry import Retrying
 
-OPENERS = ("studies", "execution.attempt", "championship", "retraining", "measuring")
+OPENERS = ("studies", "execution.attempt", "promotion.championship", "retraining", "promotion.measuring")
 """Where the engine opens objects by their URL."""
 
 
