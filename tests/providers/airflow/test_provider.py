@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import airflow
@@ -40,6 +40,11 @@ def test_the_provider_describes_itself_as_airflow_asks():
     info = get_provider_info()
     jsonschema.validate(info, SCHEMA)
     assert set(info) <= set(SCHEMA["properties"])
+
+
+def test_airflow_finds_the_plugin():
+    (found,) = entry_points(group="airflow.plugins", name="tune_tasks")
+    assert found.load().name == "tune_tasks"
 
 
 def test_airflow_finds_the_provider():
