@@ -78,8 +78,8 @@ def judged(state: StudyState, policy: Policy, number: int = 0) -> Judged:
 
 
 def test_a_batch_is_a_queue_of_four_times_the_concurrency_unless_the_spec_says() -> None:
-    assert batch_size(begin()) == 8
-    assert batch_size(begin(execution={"batch": 3})) == 3
+    assert batch_size(begin().spec) == 8
+    assert batch_size(begin(execution={"batch": 3}).spec) == 3
 
 
 def test_a_batch_never_goes_beyond_the_trials_of_the_budget() -> None:

@@ -13,6 +13,8 @@ from tune_tasks.events import Advance, Assignment, Judged, Planned, Proposal, Pr
 from tune_tasks.points import point
 from tune_tasks.samplers import Sampler
 from tune_tasks.schedulers import Scheduler
+from tune_tasks.schedulers.rungs import Halving, rungs
+from tune_tasks.spec import StudySpec
 from tune_tasks.study import OVER, StudyState, Trial
 
 QUEUE = 4
@@ -42,10 +44,19 @@ class Place:
     batch: str
 
 
-def batch_size(state: StudyState) -> int:
+def batch_size(spec: StudySpec) -> int:
     """How many trials a sample step puts into a batch when it is not told."""
-    execution, budget = state.spec.execution, state.spec.budget
-    return execution.batch or QUEUE * (budget.concurrency or UNKNOWN_CONCURRENCY)
+    return spec.execution.batch or QUEUE * (spec.budget.concurrency or UNKNOWN_CONCURRENCY)
+
+
+def rounds(spec: StudySpec, scheduler: Scheduler, count: int | None = None) -> int:
+    """How many rounds are enough for a study, in batches of `count`: each trial twice, and one for every rung."""
+    if spec.execution.flow == "streaming":
+        return 1
+    levels = 1
+    if isinstance(scheduler, Halving):
+        levels = len(rungs(scheduler.min_budget, scheduler.max_budget, scheduler.reduction_factor))
+    return -(-2 * spec.budget.trials // (count or batch_size(spec))) + levels
 
 
 def plan(state: StudyState, policy: Policy, place: Place, *, count: int, carry: bool, time: float) -> Planned:

@@ -73,7 +73,7 @@ def sample(study: Study, *, run: str = MAIN, round: int | None = None, count: in
     policy = study.policy()
 
     def plan(state: StudyState) -> Event:
-        wanted = count or decide.batch_size(state)
+        wanted = count or decide.batch_size(state.spec)
         return decide.plan(state, policy, place, count=wanted, carry=True, time=study.now())
 
     return _batch(record(study, place.key, plan))

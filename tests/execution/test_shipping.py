@@ -30,6 +30,7 @@ def test_a_package_holds_the_files_but_those_that_are_excluded_or_ignored(tmp_pa
     write(tmp_path, train="1", deep__module="2", studies__log="3", big__data="4", deep__made="5", kept__made="6")
     (tmp_path / ".rayignore").write_text("/big/\n")
     (tmp_path / "deep" / ".gitignore").write_text("made\n")
+    (tmp_path / "gone").symlink_to("nowhere")
     _, data = pack(tmp_path, ["studies"])
     assert names(data) == {"train", "deep/module", "kept/made", ".rayignore", "deep/.gitignore"}
 

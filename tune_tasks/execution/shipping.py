@@ -61,4 +61,5 @@ def _files(folder: Path, excludes: Sequence[str]) -> Iterator[str]:
             )
 
         folders[:] = [name for name in folders if kept(place / name, "/")]
-        yield from ((place / name).as_posix() for name in files if kept(place / name))
+        here_too = (place / name for name in files if kept(place / name))
+        yield from (path.as_posix() for path in here_too if (folder / path).is_file())  # no broken link, no socket

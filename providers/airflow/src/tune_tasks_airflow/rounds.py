@@ -129,26 +129,20 @@ def _streaming(overrides: str | Mapping[str, Any] | None) -> str | dict[str, Any
 
 def _enough(study: Any, overrides: Any, count: int | str | None) -> int:
     """The rounds after which the study of a spec is done. Raises `ValueError` where the spec cannot be read yet."""
-    from tune_tasks.decide import QUEUE, UNKNOWN_CONCURRENCY
+    from tune_tasks import decide
     from tune_tasks.plugins import scheduler
-    from tune_tasks.schedulers.rungs import Halving, rungs
     from tune_tasks.spec import load_spec
 
     try:
         spec = load_spec(study, overrides if isinstance(overrides, Mapping) else None)
-        rule = scheduler(spec)
-        size = int(count or spec.execution.batch or QUEUE * (spec.budget.concurrency or UNKNOWN_CONCURRENCY))
+        found = decide.rounds(spec, scheduler(spec), int(count) if count else None)
     except Exception as error:
         raise ValueError(
             f"rounds: give a number, for the spec cannot be read when the DAG is parsed: {error}"
         ) from error
-    if spec.execution.flow == "streaming":
-        return 1
-    levels = rungs(rule.min_budget, rule.max_budget, rule.reduction_factor) if isinstance(rule, Halving) else (0,)
-    found = -(-2 * spec.budget.trials // size) + len(levels)
     if found > MOST:
         raise ValueError(
-            f"rounds: {spec.budget.trials} trials in batches of {size} may take {found}, and a DAG has at most {MOST}; "
+            f"rounds: the spec may take {found}, and a DAG has at most {MOST}; "
             "give a larger count, fewer rounds, or take tune_streaming"
         )
     return found
