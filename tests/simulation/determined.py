@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakSet
 
 EPOCH = 1_700_000_000.0
 TICK = 1 / 1024
@@ -38,14 +39,19 @@ class Clock:
 @contextmanager
 def determined(seed: object) -> Iterator[Clock]:
     """Everything inside is drawn from the seed. `yield`s the clock, for what sleeps."""
-    names, clock, before = random.Random(f"names {seed}"), Clock(), random.getstate()
-    strangers = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+    names, clock = random.Random(f"names {seed}"), Clock()
+    family, start = WeakSet([threading.current_thread()]), threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        if threading.current_thread() in family:
+            family.add(thread)
+        start(thread)
 
     def ours(made: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
-        """Threads that earlier tests left, such as event loops, must not draw from the seed, nor wind its clock."""
+        """What earlier tests left running, and what that starts, must not draw from the seed, nor wind its clock."""
 
         def either(*args: Any) -> Any:
-            return real(*args) if threading.get_ident() in strangers else made(*args)
+            return made(*args) if threading.current_thread() in family else real(*args)
 
         return either
 
@@ -65,8 +71,6 @@ def determined(seed: object) -> Iterator[Clock]:
         ):
             owner = importlib.import_module(module) if isinstance(module, str) else module
             stack.enter_context(patch.object(owner, attribute, ours(made, getattr(owner, attribute))))
-        random.seed(f"jitter {seed}")
-        try:
-            yield clock
-        finally:
-            random.setstate(before)
+        stack.enter_context(patch("tune_tasks.store.retry.random", random.Random(f"jitter {seed}")))
+        stack.enter_context(patch.object(threading.Thread, "start", started))
+        yield clock

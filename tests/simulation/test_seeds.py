@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+import threading
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,6 +54,24 @@ def test_a_seed_gives_the_same_bytes_in_every_process(seed: int) -> None:
         check=True,
     )
     assert json.loads(done.stdout) == fingerprint(seed)
+
+
+def test_what_earlier_tests_left_running_changes_no_byte() -> None:
+    expected, over = fingerprint(8), threading.Event()
+
+    def restless() -> None:
+        while not over.is_set():
+            after = threading.Timer(0.0, lambda: (time.time(), uuid.uuid4(), random.random()))
+            after.start()
+            after.join()
+
+    left = threading.Thread(target=restless)
+    left.start()
+    try:
+        assert fingerprint(8) == expected
+    finally:
+        over.set()
+        left.join()
 
 
 def test_a_seed_that_breaks_a_promise_is_named_with_the_command_that_plays_it_again(
