@@ -67,7 +67,7 @@ def api() -> Iterator[Any]:
         from airflow.api_fastapi.app import create_app
         from fastapi.testclient import TestClient
 
-        client = TestClient(create_app("core"))
+        client = TestClient(create_app("core"), raise_server_exceptions=False)
         token = client.get("/auth/token").json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
         yield client
@@ -75,26 +75,29 @@ def api() -> Iterator[Any]:
 
 @contextmanager
 def a_person(api: Any, choice: str, why: str) -> Iterator[list[dict[str, Any]]]:
-    """Answers what is asked in this Airflow, over its API, as the buttons do; collects what was asked."""
+    """Answers what is asked in this Airflow, over its API, as the buttons do; collects what was asked.
+
+    A look that fails, because the task holds the lock of the database, is repeated.
+    """
     over, asked = threading.Event(), list[dict[str, Any]]()
 
     def watch() -> None:
         while not over.wait(0.3):
-            waiting = api.get(OPEN, params={"response_received": False}).json()
-            for detail in waiting["hitl_details"]:
+            look = api.get(OPEN, params={"response_received": False})
+            for detail in look.json()["hitl_details"] if look.is_success else ():
                 task = detail["task_instance"]
                 where = f"/api/v2/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
                 body = {"chosen_options": [choice], "params_input": {"why": why}}
                 if api.patch(f"{where}/-1/hitlDetails", json=body).is_success:
                     asked.append(detail)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield asked
     finally:
         over.set()
-        thread.join()
+        thread.join(30)
 
 
 def test_a_person_who_agrees_makes_the_model_the_champion(spec, api):
