@@ -25,7 +25,7 @@ _HOME = tempfile.mkdtemp(prefix="airflow-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {
     "AIRFLOW_HOME": _HOME,
-    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0",  # it would switch off the timer with which pytest ends a test that hangs
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0",  # it would switch off the timer that ends a test that hangs
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
         [{"name": name, "classpath": _LOCAL, "kwargs": {"path": str(path)}} for name, path in BUNDLES.items()]

@@ -174,6 +174,7 @@ def _finish(study: Any, options: argparse.Namespace) -> int:
     from tune_tasks.final import study_to_promote
     from tune_tasks.loop import tune
     from tune_tasks.steps import MAIN, promote_best
+    from tune_tasks.tracking.following import catch_up
     from tune_tasks.views.terminal import Progress, conclude
 
     run = options.run or MAIN
@@ -181,6 +182,7 @@ def _finish(study: Any, options: argparse.Namespace) -> int:
         with Progress(sys.stderr) as progress:
             tune(study, run=run, on_change=progress.update)
             shipped = None if options.no_promote else study_to_promote(study, on_change=progress.update)
+        catch_up(study)
         model = None if shipped is None else promote_best(shipped, run=run)
     except KeyboardInterrupt:
         study.refresh()

@@ -28,7 +28,7 @@ from tune_tasks.spec import check_name
 from tune_tasks.studies import Study, open_study, owner, record, tidy
 from tune_tasks.study import Batch, StudyState, Trial
 from tune_tasks.tracking.beside import is_tracked, tracked
-from tune_tasks.tracking.following import catch_up
+from tune_tasks.tracking.following import TURN, catch_up
 
 MAIN = "main"
 """The pipeline run of whoever does not name one."""
@@ -154,7 +154,7 @@ def promote_best(study: Study, *, run: str = MAIN) -> ModelArtifact:
     before = study.log.head
     model = promote(study, run=run)
     if study.log.head != before:
-        catch_up(study)
+        catch_up(study, patience=TURN)
     return model
 
 

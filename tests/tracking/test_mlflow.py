@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from collections import deque
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def test_each_trial_that_began_is_a_run_below_the_studys_run(uri: str) -> None:
     assert runs["tracked"]["tags"]["tune_tasks.study"] == URL
     assert runs["trial 1"]["tags"]["tune_tasks.why"] == "0.8 is not among the best"
     assert runs["trial 2"]["tags"]["tune_tasks.error"] == "ValueError: no"
+
+
+def test_the_best_trials_come_first_because_a_promotion_waits_for_no_other(uri: str) -> None:
+    deque(islice(MLflowTracker(uri=uri).update(story().state, URL), 3), maxlen=0)
+    assert set(told(uri)) == {"tracked", "trial 0", "trial 4"}
 
 
 def test_params_reports_and_the_best_value_are_there_with_their_steps_and_times(uri: str) -> None:

@@ -15,7 +15,7 @@ from tune_tasks.registry import Champions, ModelArtifact, carry_out, draft
 from tune_tasks.retraining import superseded
 from tune_tasks.studies import Study, append, record
 from tune_tasks.study import StudyState
-from tune_tasks.tracking.following import catch_up
+from tune_tasks.tracking.following import TURN, catch_up
 
 
 def promote(study: Study, *, run: str) -> ModelArtifact:
@@ -25,7 +25,7 @@ def promote(study: Study, *, run: str) -> ModelArtifact:
     if key not in state.steps:
         held = champions(study)
         held.claim(state.spec.owner)
-        catch_up(study)  # a version in the registry names the run of its trial
+        catch_up(study, patience=TURN)  # a version in the registry names the run of its trial, which comes first
         if f"{key}/decision" not in state.steps:
             _decide(study, key, held)
         model = _outcome(study, Promoting(**study.state.steps[f"{key}/decision"]), held)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0
 """Seconds for which whoever ends a study lets a tracker catch up."""
-_TURN = 2.0
+TURN = 2.0
 """Seconds of one tracker, before the next has its turn."""
 _IDLE, _BUSY = 0.5, 0.05
 """The share of its time in which a process writes that follows a study; the rest of it, it leaves the machine alone."""
@@ -84,7 +84,7 @@ class Trackers:
         return {name: place for name, place in found.items() if place is not None}
 
     def update(
-        self, state: StudyState, url: str, go_on: Callable[[], bool] = lambda: True, *, turn: float = _TURN
+        self, state: StudyState, url: str, go_on: Callable[[], bool] = lambda: True, *, turn: float = TURN
     ) -> bool:
         """Brings each tracker up to date unless it failed a moment ago; true where all of them are.
 
@@ -126,8 +126,8 @@ class Trackers:
         shown.failed, shown.pause, shown.due, shown.behind = False, _SOONEST, 0.0, False
 
 
-def catch_up(study: Study, *, default: bool = True) -> None:
-    """Shows a study as it is now, in this process, within `PATIENCE` seconds a tracker and without ever raising.
+def catch_up(study: Study, *, default: bool = True, patience: float = PATIENCE) -> None:
+    """Shows a study as it is now, in this process, within so many seconds a tracker and without ever raising.
 
     What is left out for lack of time, or fails, is one line on stderr; `tune-tasks track` brings it up to date.
     `default` as in `Trackers`: what shows the study in the registry of its promotion is brought up to date by that.
@@ -136,7 +136,7 @@ def catch_up(study: Study, *, default: bool = True) -> None:
         return
     try:
         shown = Trackers(study.spec, to_stderr, default=default)
-        if not shown.update(study.state, study.url, turn=PATIENCE) and not shown.failing:
+        if not shown.update(study.state, study.url, turn=patience) and not shown.failing:
             to_stderr(behind(study.url))
     except TuneError as error:  # a tracker that is not installed here
         to_stderr(f"tracking: {in_one_line(error)}")
@@ -183,7 +183,7 @@ class Followed:
             return True
         if begun < self._rested and not (done or at_once):
             return False
-        current = self.shown.update(self.state, self.log.url, go_on, turn=math.inf if done else _TURN)
+        current = self.shown.update(self.state, self.log.url, go_on, turn=math.inf if done else TURN)
         self._shown_at = self.log.head if current else 0
         self._rested = time.monotonic() + _rest(time.monotonic() - begun)
         return current

@@ -6,6 +6,7 @@ module must not read anything else back, and must not copy an artifact: `runs` n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -145,8 +146,10 @@ class _Mirror:
         return known.id
 
     def _bring_trials(self, state: StudyState, parent: str) -> Iterator[None]:
+        """The best first: a promotion waits for their runs, and not for the others."""
         lanes = _LANES if self._connection.remote else 1
-        begun = (trial for trial in state.trials if trial.attempts or trial.state in OVER)
+        begun = [trial for trial in state.trials if trial.attempts or trial.state in OVER]
+        begun.sort(key=lambda trial: math.inf if trial.value is None else state.sign * trial.value)
         changed = (trial for trial in begun if self._has_changed(trial, parent))
         with ThreadPoolExecutor(lanes) as pool:
             while some := list(islice(changed, lanes)):
