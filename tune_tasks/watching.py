@@ -17,7 +17,7 @@ from tune_tasks.store.places import study_objects
 
 Sign: TypeAlias = Literal["over", "job"]
 
-_QUIET = 30.0
+_QUIET = 60.0
 """Seconds without anything new in the log after which the job is asked for."""
 
 

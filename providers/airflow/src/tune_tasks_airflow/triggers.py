@@ -55,7 +55,7 @@ class LaunchTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Looks every `poll_interval` seconds, on a thread of its own, and logs what is new."""
+        """Looks every `poll_interval` seconds, half as often while nothing is new, on a thread, and logs what is."""
         from tune_tasks.errors import Unavailable
 
         watch = await sync_to_async(self._watch)()
@@ -72,7 +72,7 @@ class LaunchTrigger(BaseTrigger):
             if sign is not None:
                 yield TriggerEvent({"sign": sign, "wait": self.wait})  # type: ignore[no-untyped-call]  # as above
                 return
-            await asyncio.sleep(self.poll_interval)
+            await asyncio.sleep(self.poll_interval if watch.news else 2 * self.poll_interval)
 
     async def on_kill(self) -> None:
         """Stops the Ray job where a person has ended the task.
