@@ -72,7 +72,7 @@ build: env ## Build the wheels of the three distributions into dist/.
 pins: .venv/bin/uv ## Compile requirements/*.in and the extras to the newest pins that fit.
 	.venv/bin/uv $(PINS) $(EXTRAS) $(STORES) --extra pandas --extra prefect --extra serve --extra sobol \
 		--extra tensorboard requirements/engine.in --upgrade --output-file requirements/engine.txt
-	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow requirements/airflow.in \
+	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow --extra postgres requirements/airflow.in \
 		--upgrade --output-file requirements/airflow.txt
 
 clean: ## Remove the environments, and what was built and cached.

@@ -225,9 +225,9 @@ class DagRun:
         until(has, lambda: f"{task} is {seen[-1].get('state')} in try {seen[-1].get('try_number')}; {self._told(task)}")
         return seen[-1]
 
-    def finish(self) -> str:
+    def finish(self, seconds: float = REACTION) -> str:
         """The state in which the run ends."""
-        until(lambda: self.state in {"success", "failed"}, lambda: f"{self.id} is {self.state}")
+        until(lambda: self.state in {"success", "failed"}, lambda: f"{self.id} is {self.state}", seconds)
         return self.state
 
     def result(self, task: str) -> Any:

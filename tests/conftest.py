@@ -26,7 +26,11 @@ REAL = ("ray", "prefect", "slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives such a test a second try, which the report names; one that fails twice has failed."""
+    """Gives such a test a second try, which the report names; one that fails twice has failed.
+
+    Those with a real Airflow come last: it takes a part of the machine for as long as it runs.
+    """
+    items.sort(key=lambda item: "airflow" in getattr(item, "fixturenames", ()))
     if config.pluginmanager.hasplugin("rerunfailures"):  # not everyone runs these tests by `make test`
         for item in items:
             if any(item.get_closest_marker(mark) for mark in REAL):
@@ -72,6 +76,16 @@ def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from tests.servers.google import fake_gcs
 
     yield from served(fake_gcs, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Airflow on SQLite with the DAGs of the project and of the tests."""
+    from tests.airflow_home import BUNDLES
+    from tests.airflow_standalone import standalone
+
+    with standalone(tmp_path_factory.mktemp("airflow"), BUNDLES) as started:
+        yield started
 
 
 @pytest.fixture

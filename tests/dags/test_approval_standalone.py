@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.airflow_home import BUNDLES
-from tests.airflow_standalone import Airflow, DagRun, standalone, until
+from tests.airflow_standalone import Airflow, DagRun, until
 from tests.studies import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(450)]  # Airflow takes minutes to start on a busy machine
 
 ASK = "approval.ask"
-
-
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    with standalone(tmp_path_factory.mktemp("airflow"), BUNDLES) as started:
-        yield started
 
 
 @pytest.fixture

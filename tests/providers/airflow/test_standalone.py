@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 import tune_tasks as tt
-from tests.airflow_home import BUNDLES
-from tests.airflow_standalone import Airflow, DagRun, standalone, until
+from tests.airflow_standalone import Airflow, DagRun, until
 from tests.faults.studies import steps
 from tests.servers.processes import free_port
 from tests.servers.ray_nodes import Nodes, cluster
@@ -32,12 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(450)]  # Ai
 
 SLEEP = 'time.sleep(float(os.environ.get("STEP_SECONDS", "0")))'
 WAIT = 'while step == 2 and not Path(os.environ["GATE"]).exists(): time.sleep(0.05)'
-
-
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    with standalone(tmp_path_factory.mktemp("airflow"), BUNDLES) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
