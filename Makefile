@@ -11,10 +11,11 @@ PINS := pip compile --universal --fork-strategy fewest --python-version 3.11 --q
 PROVIDER_OF_.venv := providers/prefect
 PROVIDER_OF_.venv-airflow := providers/airflow
 AIRFLOW_TESTS := tests/providers/airflow tests/dags
+REAL := ray or prefect or slow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env env-airflow servers run retrain test check docs schema bench soak build pins clean
+.PHONY: help env env-airflow servers run retrain test test-real test-others check docs schema bench soak build pins clean
 
 help: ## List these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +34,20 @@ run: env ## Tune the digits example, from one file to a promoted model, and serv
 retrain: env ## The week after `make run`: drifted images, begun with the best so far, promoted if they are better.
 	.venv/bin/tune-tasks retrain examples/digits/study.yaml --run 2026-11-21 --data drifted
 
-test: env env-airflow ## Run all tests, in both environments, also when those in the first fail.
+test: env env-airflow ## Run all tests: one by one those with real clusters and servers, and beside them all others.
+	@failed=0; others=$$(mktemp); \
+	$(MAKE) test-others > $$others 2>&1 & \
+	$(MAKE) test-real || failed=1; \
+	wait $$! || failed=1; \
+	cat $$others; rm $$others; \
+	exit $$failed
+
+test-real: MARKED := $(REAL)
+test-others: MARKED := not ($(REAL))
+test-real test-others: env env-airflow ## The one part, or the other: in both environments, also when those in the first fail.
 	@failed=0; \
-	.venv/bin/python -m pytest $(AIRFLOW_TESTS:%=--ignore=%) || failed=1; \
-	.venv-airflow/bin/python -m pytest $(AIRFLOW_TESTS) || failed=1; \
+	.venv/bin/python -m pytest -m "$(MARKED)" $(AIRFLOW_TESTS:%=--ignore=%) || failed=1; \
+	.venv-airflow/bin/python -m pytest -m "$(MARKED)" $(AIRFLOW_TESTS) || failed=1; \
 	exit $$failed
 
 check: env env-airflow ## Run ruff, mypy, and the tests of imports, docs and the README.

@@ -71,6 +71,7 @@ def test_what_is_promoted_is_the_final_training_where_there_is_one_and_it_has_no
     assert study_to_promote(final) is final
 
 
+@pytest.mark.ray
 def test_on_ray_the_worker_knows_it_too(tmp_path: Path) -> None:
     study = finished(tmp_path, final={"objective": "objective:final", "budget": 2, "seeds": 2})
     recorded = {**study.spec.execution.model_dump(), "runner": "ray"}
