@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,13 +76,15 @@ class Airflow:
 
     def kill_triggerer(self) -> None:
         """Ends the triggerer and what it started, as kill -9 does; nothing starts it again."""
+        send(self.triggerers(), signal.SIGKILL)
+
+    def triggerers(self) -> set[int]:
+        """The processes of every triggerer, and those that they have started."""
         assert self._process is not None
         command = b"airflow\0triggerer"
         found = {pid for pid in members(self._process.pid) if command in _read(f"/proc/{pid}/cmdline")}
         assert found, "there is no triggerer"
-        for pid in family(found):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        return set(family(found))
 
     def start_triggerer(self) -> None:
         """Starts a further triggerer, and returns at once."""
@@ -291,12 +293,17 @@ def members(session: int) -> set[int]:
     return found
 
 
+def send(processes: Iterable[int], what: signal.Signals) -> None:
+    """Sends a signal to those of the processes that are still there."""
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
 def end(session: int) -> None:
     """Kills all of a session but this process, and what they started last too."""
     while left := members(session) - {os.getpid()}:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send(left, signal.SIGKILL)
         time.sleep(0.05)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import tune_tasks as tt
-from tests.airflow_standalone import Airflow, DagRun, until
+from tests.airflow_standalone import Airflow, DagRun, send, until
 from tests.faults.studies import steps
 from tests.servers.processes import free_port
 from tests.servers.ray_nodes import Nodes, cluster
@@ -188,6 +188,28 @@ def test_a_deferred_launch_outlives_the_triggerer_and_then_all_of_airflow(
     assert set(steps(held.url).values()) == {1}
 
 
+def test_a_triggerer_that_lapses_and_comes_back_does_not_stop_the_job_that_another_one_waits_for(
+    airflow: Airflow, held: Held, launched: Callable[..., DagRun]
+) -> None:
+    run = launched()
+    first, frozen = watcher(run), airflow.triggerers()
+    send(frozen, signal.SIGSTOP)
+    try:
+        airflow.start_triggerer()
+        until(lambda: watcher(run) not in {None, first})
+    finally:
+        send(frozen, signal.SIGCONT)
+    until(lambda: killed(run), lambda: run.log("launch_trials", 1))
+    send(frozen, signal.SIGKILL)
+    assert held.condition() == "running"
+    held.go_on()
+    assert run.finish() == "success"
+    assert run.result("launch_trials") == held.outcome(run)
+    assert len(held.asked()) == 1, "nobody has executed the task again"
+    assert held.drivers() == [held.job()]
+    assert set(steps(held.url).values()) == {1}
+
+
 def watcher(run: DagRun) -> int | None:
     """The number of the triggerer that waits for a launch."""
     trigger = run.task("launch_trials")["trigger"]
@@ -237,10 +259,28 @@ def test_a_launch_that_is_marked_failed_stops_the_job_and_the_next_run_goes_on_w
     assert set(steps(held.url).values()) == {1}
 
 
-def test_a_launch_that_is_marked_successful_stops_the_job(held: Held, launched: Callable[..., DagRun]) -> None:
+def test_an_attended_launch_that_is_marked_failed_stops_the_job_and_frees_its_worker(
+    held: Held, launched: Callable[..., DagRun]
+) -> None:
+    run = launched("cluster_attended", "running")
+    pid = attending(run, 1)
+    run.mark("launch_trials", "failed")
+    until(lambda: held.condition() == "stopped", lambda: run.log("launch_trials", 1))
+    until(lambda: not runs(pid))
+    assert run.finish() == "failed"
+
+
+def test_a_launch_that_is_marked_successful_stops_the_job_and_the_next_run_goes_on_with_the_study(
+    airflow: Airflow, held: Held, launched: Callable[..., DagRun]
+) -> None:
     run = launched()
     run.mark("launch_trials", "success")
     until(lambda: held.condition() == "stopped", lambda: run.log("launch_trials", 1))
     assert run.finish() == "success"
     assert not run.result("evaluate_and_prune")["done"]
-    assert held.drivers() == [held.job()]
+    held.go_on()
+    following = airflow.trigger("cluster", spec=str(held.spec))
+    assert following.finish() == "success"
+    assert following.result("evaluate_and_prune")["done"]
+    assert held.drivers() == [held.job(1), held.job(2)]
+    assert set(steps(held.url).values()) == {1}
