@@ -232,6 +232,7 @@ def _status(options: argparse.Namespace) -> int:
         {
             "study": study.url,
             "id": state.study,
+            "pipeline": state.pipeline,
             "done": state.done,
             "reason": state.reason,
             "trials": {

@@ -85,6 +85,14 @@ class Amended(Value):
     time: float
 
 
+class Claimed(Value):
+    """A pipeline carries the study on from here; another one is refused unless it goes by this name too."""
+
+    type: Literal["claimed"] = "claimed"
+    pipeline: str
+    time: float
+
+
 class Planned(Value):
     """A sample step fixed a batch, or made one longer: new trials, and what each of its trials shall run."""
 
@@ -315,6 +323,7 @@ class Deployed(Value):
 Event: TypeAlias = (
     Created
     | Amended
+    | Claimed
     | Planned
     | Requested
     | Opened

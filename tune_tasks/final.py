@@ -40,18 +40,23 @@ ENSEMBLE = "ensemble"
 
 
 def train_final(
-    study: Study | str | Path, *, run: str | None = None, on_change: Callable[[StudyState], None] = lambda _: None
+    study: Study | str | Path,
+    *,
+    run: str | None = None,
+    pipeline: str | None = None,
+    on_change: Callable[[StudyState], None] = lambda _: None,
 ) -> Study:
     """Trains the winner on all the data, `final.seeds` times, and returns that study; `promote_best` takes it on.
 
     The winner is what was last decided to be promoted, else the best trial with a checkpoint. Its study lives beside
     the other as `<name>-final`, or `<name>-final-<run>`, and is fixed by the first call: another one goes on with it,
-    also after a kill. To train a later winner, name another `run`. In the objective `tt.get_context().final` is true.
+    also after a kill. To train a later winner, name another `run`. `pipeline` names who carries the final
+    study on, as for `open_study`. In the objective `tt.get_context().final` is true.
     Raises `NothingToPromote` where there is no winner.
     """
     parent = open_study(study)
     parent.refresh()
-    final = open_study(_spec(parent, run), parent=parent.url)
+    final = open_study(_spec(parent, run), parent=parent.url, pipeline=pipeline)
     tune(final, on_change=on_change)
     if final.spec.final is not None and final.spec.final.ensemble:
         _assemble(final)

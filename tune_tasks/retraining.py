@@ -19,7 +19,7 @@ from tune_tasks.space import Constant, Params, Space
 from tune_tasks.spec import StudySpec, check_name, load_spec
 from tune_tasks.store import open_objects
 from tune_tasks.store.ledger import Ledger
-from tune_tasks.studies import Study, find_study, open_study, study_url
+from tune_tasks.studies import Study, check_pipeline, find_study, open_study, study_url
 from tune_tasks.study import StudyState, Trial
 
 FOLDER = "_series"
@@ -39,7 +39,12 @@ class Retraining:
 
 
 def retrain(
-    spec: StudySpec | Mapping[str, Any] | str | Path, *, run: str, data: str | None = None, amend: bool = False
+    spec: StudySpec | Mapping[str, Any] | str | Path,
+    *,
+    run: str,
+    data: str | None = None,
+    amend: bool = False,
+    pipeline: str | None = None,
 ) -> Retraining:
     """Opens the study of the next run of a schedule, `<name>-<run>`, and creates it where it is not there.
 
@@ -47,11 +52,11 @@ def retrain(
     what is trained on, by default the spec's: a version, a digest (see `fingerprint`), or a URL. The best
     `retrain.warm_start` configurations of the last run that still fit the space are tried first. Nothing is created
     where the data is that of the last run, or the last promotion was refused within `retrain.cooldown`.
-    Raises `ConfigError` where the run was begun with other data.
+    Raises `ConfigError` where the run was begun with other data, or the series is that of another `pipeline`.
     """
     given = spec if isinstance(spec, StudySpec) else load_spec(spec)
     given = given.changed({"series": given.series or given.name, "data": data or given.data})
-    series = _Series(given)
+    series = _Series(given, pipeline)
     mine = series.enter(run)
     if isinstance(mine, str):
         return Retraining(series.name, run, None, mine)
@@ -63,7 +68,8 @@ def retrain(
         start, reason = found.spec.record()["start"], "goes on: it was begun already"
     made = given.changed({"name": mine["study"], "start": start})
     parent = last.url if last is not None else None
-    return Retraining(series.name, run, open_study(made, amend=amend, parent=parent), reason, parent)
+    study = open_study(made, amend=amend, parent=parent, pipeline=pipeline)
+    return Retraining(series.name, run, study, reason, parent)
 
 
 def superseded(study: Study, champions: Iterable[str | None]) -> str | None:
@@ -93,8 +99,9 @@ def superseded(study: Study, champions: Iterable[str | None]) -> str | None:
 class _Series:
     """The runs of one schedule."""
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: StudySpec, pipeline: str | None) -> None:
         self.name = spec.series or spec.name
+        self._pipeline = pipeline
         self._spec, self._store = spec, study_url(spec).rpartition("/")[0]
         self._ledger = _ledger(self._store, self.name)
         self.entries: list[dict[str, Any]] = []
@@ -105,9 +112,12 @@ class _Series:
 
     def enter(self, run: str) -> dict[str, Any] | str:
         """The entry of a run, added to the ledger where it is new; or why there shall be none."""
-        entry = {"run": run, "study": self._study_of(run), "data": self._spec.data}
+        by = {"pipeline": self._pipeline} if self._pipeline else {}
+        entry = {"run": run, "study": self._study_of(run), "data": self._spec.data, **by}
         while True:
             self.entries = self._ledger.entries()
+            held = next((known["pipeline"] for known in self.entries if known.get("pipeline")), None)
+            check_pipeline(f"series: {self.name}", held, self._pipeline)
             known = next((known for known in self.entries if known["run"] == run), None)
             if known is not None:
                 return self._checked(known)

@@ -299,6 +299,8 @@ class Step:
     help: str
     command: bool = True
     """Whether the command line takes it as it is; else it has a command of its own."""
+    beside: bool = False
+    """Whether any pipeline may run it, also on a study that another one carries on."""
 
 
 def _sample(study: Study, **options: Any) -> dict[str, Any]:
@@ -339,13 +341,19 @@ STEPS = {
         Step("launch_trials", _with_study(launch_trials), ("batch",), "run a batch of trials"),
         Step("evaluate_and_prune", _with_study(evaluate_and_prune), ("batch",), "decide who advances and who stops"),
         Step("promote_best", _with_study(promote_best), ("run",), "publish the best model if it beats the champion"),
-        Step("train_final", _train_final, ("run",), "train the winner once more, on all the data"),
+        Step("train_final", _train_final, ("run",), "train the winner once more, on all the data", beside=True),
         Step("extend", _extend, ("changes",), "open a study again, to go on with more", command=False),
-        Step("deploy", _with_study(deploy), ("run",), "bring the champion to where it is served"),
-        Step("undeploy", _with_study(undeploy), ("run",), "take away what is served"),
+        Step("deploy", _with_study(deploy), ("run",), "bring the champion to where it is served", beside=True),
+        Step("undeploy", _with_study(undeploy), ("run",), "take away what is served", beside=True),
     )
 }
 """The four tasks by name: each takes a study and small JSON values, and gives small JSON values."""
+
+
+def open_for(step: str, source: Any, *, pipeline: str | None, amend: bool = False) -> Study:
+    """Opens a study as `open_study` does, for one step of a pipeline; those after the search are for any pipeline."""
+    beside = step in STEPS and STEPS[step].beside
+    return open_study(source, amend=amend, pipeline=None if beside else pipeline)
 
 
 def perform(step: str, study: Any, **options: Any) -> dict[str, Any]:

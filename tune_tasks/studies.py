@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tune_tasks import plugins, retention
 from tune_tasks.decide import Policy
 from tune_tasks.errors import ConfigError, Unavailable, Unreachable
-from tune_tasks.events import Amended, Created, Event, Opened
+from tune_tasks.events import Amended, Claimed, Created, Event, Opened
 from tune_tasks.spec import StudySpec, differences, load_spec, resolve, section_of
 from tune_tasks.store import Objects, checkpoints, open_objects
 from tune_tasks.store.log import StudyLog
@@ -140,24 +140,31 @@ class Study:
 
 
 def open_study(
-    source: StudySpec | Mapping[str, Any] | str | Path | Study, *, amend: bool = False, parent: str | None = None
+    source: StudySpec | Mapping[str, Any] | str | Path | Study,
+    *,
+    amend: bool = False,
+    parent: str | None = None,
+    pipeline: str | None = None,
 ) -> Study:
     """Opens the study of a spec, and creates it where it does not exist; or opens the one at a URL.
 
     `source` is a spec, a mapping, the path of a YAML or JSON file, or the URL of an existing study. A spec must be
     the one that the study was created with; with `amend`, its budget, resources, retry, checkpoints, execution,
     environment and promotion may differ, which is recorded. `parent` is, for a study that is created, the URL of the
-    one that it goes on from. Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
+    one that it goes on from. `pipeline` names who carries the study on: the first one that does so is recorded, and
+    another one is refused. Without a name a study is opened by anyone.
+    Raises `ConfigError`, `StudyNotFound`, `Unavailable`.
     """
     if isinstance(source, Study):
-        return source
+        return _claimed(source, pipeline)
     if isinstance(source, Mapping) or (not isinstance(source, StudySpec) and is_spec_file(source)):
         source = load_spec(source)
     if not isinstance(source, StudySpec):
         objects = study_objects(source)
         study_log(objects)
         private = has_credentials(str(source))
-        return Study(objects, store=str(source).rstrip("/").rpartition("/")[0] if private else None, private=private)
+        store = str(source).rstrip("/").rpartition("/")[0] if private else None
+        return _claimed(Study(objects, store=store, private=private), pipeline)
     objects = open_objects(study_url(source))
     log = StudyLog(objects)
     try:
@@ -168,8 +175,18 @@ def open_study(
         raise Unreachable(f"store: {error}; check the URL in the spec, and the store's address and keys") from error
     store = study_url(source).rpartition("/")[0]
     study = Study(objects, source, store=store, private=has_credentials(source.store))
+    _claimed(study, pipeline)
     _same(study, source, amend=amend)
     return study
+
+
+def check_pipeline(what: str, held: str | None, pipeline: str | None) -> None:
+    """Raises `ConfigError` where `what` is carried on by a pipeline, and `pipeline` names another one."""
+    if held is not None and pipeline is not None and held != pipeline:
+        raise ConfigError(
+            f"{what} is carried on by the pipeline {held!r}, and this is {pipeline!r}; give the study another name, "
+            f"or, where it shall be shared or the pipeline was renamed, say pipeline={held!r}"
+        )
 
 
 def find_study(url: str) -> Study | None:
@@ -249,6 +266,15 @@ def _code(folder: Path) -> str | None:
         return None
     commit, changed = (done.stdout.strip() for done in told)
     return f"{commit}-dirty" if changed else commit
+
+
+def _claimed(study: Study, pipeline: str | None) -> Study:
+    """The study, as that of `pipeline`, unless it has another one."""
+    if pipeline is not None and study.state.pipeline is None:
+        claim = Claimed(pipeline=pipeline, time=study.now())
+        append(study, lambda state: None if state.pipeline else claim)
+    check_pipeline(f"study: {study.url}", study.state.pipeline, pipeline)
+    return study
 
 
 def _same(study: Study, spec: StudySpec, *, amend: bool) -> None:

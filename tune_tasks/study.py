@@ -19,6 +19,7 @@ from tune_tasks.events import (
     Approved,
     Assignment,
     Checkpointed,
+    Claimed,
     Created,
     Deployed,
     Deploying,
@@ -63,6 +64,7 @@ class StudyState(_Indexed):
     folder: str | None = None
     code: str | None = None
     parent: str | None = None
+    pipeline: str | None = None
     trials: list[Trial] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
     queue: dict[int, None] = field(default_factory=dict)
@@ -180,6 +182,8 @@ class StudyState(_Indexed):
                 self.code, self.parent = event.code, event.parent
             case Amended():
                 self._amend(event)
+            case Claimed():
+                self.pipeline = event.pipeline
             case Planned():
                 self._plan(event)
             case Requested():

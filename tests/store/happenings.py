@@ -14,6 +14,7 @@ from tune_tasks.events import (
     Assignment,
     Checkpointed,
     CheckpointRef,
+    Claimed,
     Created,
     Deployed,
     Deploying,
@@ -112,6 +113,8 @@ class Happenings:
             self._deploying,
             self._deployed,
         ]
+        if self.state.pipeline is None:
+            self._apply(Claimed(pipeline="airflow/größe", time=self.time))
         for _ in range(tries):
             self.time += self.random.choice([0.0, 0.25, 3.0])
             event = self.random.choice(kinds)()

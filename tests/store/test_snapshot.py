@@ -100,7 +100,7 @@ def test_a_snapshot_without_reports_and_without_trials_is_one():
         lambda data: data.replace(b'"epoch"', b'"epoxx"', 1),
         lambda data: data.replace(b'"failures"', b'"failurez"', 1),
         lambda data: data.replace(b'"promotions"', b'"promotionz"', 1),
-        lambda data: data.replace(b'"fold":3', b'"fold":2', 1),
+        lambda data: data.replace(b'"fold":4', b'"fold":3', 1),
     ],
 )
 def test_what_is_not_a_whole_snapshot_is_refused(damage):

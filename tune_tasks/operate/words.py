@@ -11,6 +11,7 @@ from tune_tasks.events import (
     Amended,
     Approved,
     Checkpointed,
+    Claimed,
     Created,
     Deployed,
     Deploying,
@@ -80,7 +81,7 @@ def about(event: Event, trial: int) -> Event | None:  # noqa: PLR0911  # one ret
             return event if event.model.startswith(f"trial-{trial}-") else None
         case Amended():
             return event if trial in event.reopened else None
-        case Created() | Requested() | Opened() | Launched() | Approved() | Deploying() | Deployed():
+        case Created() | Claimed() | Requested() | Opened() | Launched() | Approved() | Deploying() | Deployed():
             return None
         case _:
             assert_never(event)
@@ -93,6 +94,8 @@ def _words(event: Event) -> str:  # noqa: PLR0911  # as above
         case Amended():
             reopened = f"; {_trials(event.reopened)} may go on" if event.reopened else ""
             return f"the spec was changed: {', '.join(event.changes)}{reopened}"
+        case Claimed():
+            return f"the pipeline {event.pipeline} carries the study on"
         case Planned():
             return _planned(event)
         case Requested():

@@ -24,7 +24,7 @@ from tune_tasks.events import FORMAT, Advance, CheckpointRef
 from tune_tasks.spec import StudySpec
 from tune_tasks.study import StudyState, Trial
 
-FOLD = 3
+FOLD = 4
 """To be raised with every change of `StudyState.apply` that gives another state for the same events.
 
 Snapshots of another fold are not used: what a study looks like must not depend on which version last wrote one.

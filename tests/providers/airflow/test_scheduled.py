@@ -25,7 +25,7 @@ def dag_run(date: datetime | None, run_id: str = "scheduled__1") -> Any:
 
 def begin(date: datetime | None, **fields: Any) -> dict[str, Any]:
     """Executes the operator on its own."""
-    context: Any = {"dag_run": dag_run(date)}
+    context: Any = {"dag": SimpleNamespace(dag_id="by_hand"), "dag_run": dag_run(date)}
     result: dict[str, Any] = RetrainOperator(task_id="begin", **fields).execute(context)
     return result
 

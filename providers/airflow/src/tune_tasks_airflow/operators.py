@@ -13,12 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.configuration import conf
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from tune_tasks_airflow.links import MLflowLink, StudyLink, show_study
 from tune_tasks_airflow.stores import opened
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import BaseOperatorLink, Context, XComArg
 
     from tune_tasks.studies import Study
@@ -31,7 +33,9 @@ class StepOperator(BaseOperator):
     maps dotted paths of a spec to other values (`{"budget.trials": 8}`), or is that as JSON, so that
     `"{{ params | tojson }}"` turns the parameters of a DAG into overrides. `amend` accepts overrides of the budget,
     resources, retry, execution and promotion that an existing study was not created with. `store_conn_id` names the
-    connection whose credentials open the store, in place of what the worker's environment has.
+    connection whose credentials open the store, in place of what the worker's environment has. A study belongs to the
+    first DAG that carries it on, and that of another one fails: `pipeline` is the name it goes by, by default the DAG's
+    (`pipeline_name`); name the other one's to share a study, and the old one after a DAG was renamed.
 
     Returns the step's result as small JSON: what the engine lists, such as the trials of a batch, is only counted here
     and can be read at `study`, the URL. An error that no retry mends fails the task at once; `Unavailable`, and what
@@ -40,7 +44,7 @@ class StepOperator(BaseOperator):
 
     step: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
-    template_fields: Sequence[str] = ("study", "overrides", "store_conn_id")
+    template_fields: Sequence[str] = ("study", "overrides", "store_conn_id", "pipeline")
     template_fields_renderers: ClassVar[dict[str, str]] = {"study": "json", "overrides": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = (StudyLink(), MLflowLink())
 
@@ -51,14 +55,18 @@ class StepOperator(BaseOperator):
         overrides: str | Mapping[str, Any] | None = None,
         amend: bool = False,
         store_conn_id: str | None = None,
+        pipeline: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.study = study
         self.overrides = overrides
         self.store_conn_id = store_conn_id
+        self.pipeline = pipeline
         self.amend = amend
         self._works = False
+        self.handle: Study | None = None
+        self._result: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Opens the study, creating it where there is none, and runs the step."""
@@ -70,9 +78,10 @@ class StepOperator(BaseOperator):
         self._works = True
         try:
             with opened(self.store_conn_id):
-                study = self._open()
+                self.pipeline = self.pipeline or pipeline_name(context["dag"].dag_id)
+                self.handle = study = self._open()
                 show_study(context, study)
-                result = self._perform(study, context, **self._given(study, context), **more)
+                self._result = result = self._perform(study, context, **self._given(study, context), **more)
         except Unavailable:
             raise
         except TuneError as error:
@@ -83,6 +92,12 @@ class StepOperator(BaseOperator):
             self._works = False
         self.log.info("%s: %s", self.step, json.dumps(result))
         return {name: len(value) if isinstance(value, list) else value for name, value in result.items()}
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002  # as OpenLineage calls it
+        """What the task read and made, also where it failed after its study was open; OpenLineage's listener asks."""
+        from tune_tasks_airflow.lineage import lineage
+
+        return None if self.handle is None else lineage(self.step, self.handle, self._result)
 
     def on_kill(self) -> None:
         """Interrupts the step, as Ctrl-C would: it records what it knows, and a retry goes on from there.
@@ -95,14 +110,15 @@ class StepOperator(BaseOperator):
     def _open(self) -> Study:
         from tune_tasks.errors import ConfigError
         from tune_tasks.spec import load_spec
-        from tune_tasks.studies import is_spec_file, open_study
+        from tune_tasks.steps import open_for
+        from tune_tasks.studies import is_spec_file
 
         overrides = read_overrides(self.overrides)
         if isinstance(self.study, Mapping) or is_spec_file(self.study):
-            return open_study(load_spec(self.study, overrides), amend=self.amend)
+            return open_for(self.step, load_spec(self.study, overrides), pipeline=self.pipeline, amend=self.amend)
         if overrides:
             raise ConfigError(f"overrides: {overrides} are not allowed with a URL; they change a spec")
-        return open_study(str(self.study))
+        return open_for(self.step, str(self.study), pipeline=self.pipeline)
 
     def _given(self, study: Study, context: Context) -> dict[str, Any]:
         """The options of the step, each as the engine takes it."""
@@ -219,7 +235,7 @@ class TrainFinalOperator(StepOperator):
         self.run = run
 
     def _given(self, study: Study, context: Context) -> dict[str, Any]:  # noqa: ARG002  # no run of the DAG is in its name
-        return {"run": self.run}
+        return {"run": self.run, "pipeline": self.pipeline}
 
 
 class ExtendOperator(StepOperator):
@@ -273,6 +289,14 @@ def run_name(dag_id: str, run_id: str) -> str:
     digest = hashlib.sha256(f"{dag_id}\n{run_id}".encode()).hexdigest()[:8]
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{dag_id}.{run_id}").lstrip(".-")
     return f"{plain[:100]}-{digest}"
+
+
+def pipeline_name(dag_id: str) -> str:
+    """Names a DAG among the pipelines that use a store: `airflow/<dag_id>`.
+
+    What is before it says Airflow's configuration, for several deployments whose DAGs have the same names.
+    """
+    return f"{conf.get('tune_tasks', 'deployment', fallback='') or 'airflow'}/{dag_id}"
 
 
 def read_overrides(value: Any) -> Mapping[str, Any]:

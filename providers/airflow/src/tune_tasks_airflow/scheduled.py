@@ -74,7 +74,8 @@ class RetrainOperator(StepOperator):
         from tune_tasks.retraining import retrain
 
         data = data_named(self.data or None)
-        outcome = retrain(self._spec(), run=self.run or self._by_date, data=data, amend=self.amend)
+        run, pipeline = self.run or self._by_date, self.pipeline
+        outcome = retrain(self._spec(), run=run, data=data, amend=self.amend, pipeline=pipeline)
         self._told = {
             "study": outcome.study.url if outcome.study is not None else None,
             "series": outcome.series,
