@@ -219,7 +219,7 @@ def _check(spec: StudySpec) -> None:
     plugins.trackers(spec)
     if spec.deploy is not None:
         plugins.target(spec.deploy)
-    if spec.command is None:
+    if spec.command is None and spec.environment.image is None:  # an image holds its own
         spec.resolve_objective()
     named = {
         **{f"inputs.{name}": loader for name, loader in spec.loaders.items()},

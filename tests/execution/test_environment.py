@@ -9,6 +9,7 @@ import pytest
 
 from tune_tasks.errors import ConfigError
 from tune_tasks.execution.environment import refused, runtime_env, worker_env
+from tune_tasks.studies import open_study
 from tune_tasks.testing.driving import spec_for
 
 
@@ -25,6 +26,23 @@ def test_an_image_reaches_ray_with_its_variables_and_without_a_folder(tmp_path: 
     spec = spec_for("objective:train", environment=environment)
     expected = {"image_uri": "registry.example/team/train:1", "env_vars": {"PLAIN": "yes"}}
     assert taken(worker_env(spec, None)) == taken(runtime_env(spec, str(tmp_path))) == expected
+
+
+def test_an_objective_that_only_the_image_has_is_looked_for_nowhere_else(tmp_path: Path) -> None:
+    given = {"store": str(tmp_path), "execution": {"runner": "ray"}}
+    with pytest.raises(ConfigError, match="objective: 'only_there:train' cannot be imported"):
+        open_study(spec_for("only_there:train", **given))
+    assert open_study(spec_for("only_there:train", **given, environment={"image": "team/train:1"})).state.study
+
+
+def test_a_quote_that_no_image_would_survive_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "hush'hush")
+    environment = {"variables": {"GREETING": "it's me", "PLAIN": "yes, it is"}, "secrets": ["A_KEY"]}
+    assert worker_env(spec_for("objective:train", environment=environment), None)["env_vars"]["A_KEY"] == "hush'hush"
+    with pytest.raises(ConfigError) as raised:
+        worker_env(spec_for("objective:train", environment={"image": "team/train:1", **environment}), None)
+    assert str(raised.value).startswith("environment: GREETING, A_KEY has a single quote")
+    assert "hush" not in str(raised.value)
 
 
 def test_the_folder_of_the_objective_goes_with_packages(tmp_path: Path) -> None:
@@ -46,3 +64,19 @@ def test_that_podman_is_missing_is_said_first() -> None:
     told = refused(RuntimeError("... FileNotFoundError: [Errno 2] No such file or directory: 'podman'"))
     assert str(told).startswith("environment: Ray cannot set it up: a node has no podman, by which Ray runs")
     assert "podman" not in str(refused(RuntimeError("no space left on device")))
+
+
+def test_an_image_that_cannot_be_run_is_named_with_its_node_and_what_podman_said() -> None:
+    said = """Failed to set up runtime environment.
+[Node 192.0.2.7] Traceback (most recent call last):
+  File "image_uri.py", line 49, in _create_impl
+RuntimeError: Podman command failed: cmd=['podman', 'run', '--rm', '-v', '/tmp/a1:/shared:Z', 'team/train:1', 'python',\
+ '-c', "\\nimport ray"], returncode=125, stdout=, stderr=Trying to pull team/train:1...
+Error: short-name "team/train:1" did not resolve to an alias
+
+"""
+    assert str(refused(RuntimeError(said))) == (
+        "environment: Ray cannot set it up: node 192.0.2.7 cannot run environment.image 'team/train:1', which must "
+        "hold Ray for its `python`; podman says: Trying to pull team/train:1...\n"
+        'Error: short-name "team/train:1" did not resolve to an alias'
+    )

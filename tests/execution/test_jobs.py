@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -89,6 +91,14 @@ def test_a_job_that_is_there_already_is_not_submitted_again() -> None:
         assert not Jobs(address).submit("one", "python -V", {})
 
 
+def test_a_job_whose_environment_cannot_be_set_up_failed_by_its_spec() -> None:
+    failed = {"status": "FAILED", "message": "runtime_env setup failed: no space left on device"}
+    with dashboard(lambda *_: (200, failed)) as (address, _):
+        job = Jobs(address).look("one")
+    assert (job.condition, job.exit_code) == ("failed", ConfigError.exit_code)
+    assert job.message == "ConfigError: environment: Ray cannot set it up: no space left on device"
+
+
 @pytest.mark.parametrize(("status", "error"), [(400, ConfigError), (500, Unavailable)])
 def test_what_ray_refuses_is_for_the_spec_and_what_it_cannot_take_now_for_a_retry(status: int, error: Any) -> None:
     said = "Traceback\n  File\nValueError: the field 'pip' is no list"
@@ -99,8 +109,9 @@ def test_what_ray_refuses_is_for_the_spec_and_what_it_cannot_take_now_for_a_retr
         Jobs(address).submit("one", "python -V", {"pip": 3})
 
 
-def test_a_working_directory_is_sent_once(tmp_path: Path) -> None:
+def test_a_working_directory_is_sent_once_without_what_is_excluded(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print(1)")
+    (tmp_path / "data").write_text("much")
     there: set[str] = set()
 
     def answer(method: str, path: str) -> Answer:
@@ -110,8 +121,9 @@ def test_a_working_directory_is_sent_once(tmp_path: Path) -> None:
 
     with dashboard(answer) as (address, sent):
         for name in ("one", "two"):
-            assert Jobs(address).submit(name, "python train.py", {"working_dir": str(tmp_path), "excludes": []})
+            assert Jobs(address).submit(name, "python train.py", {"working_dir": str(tmp_path), "excludes": ["data"]})
     assert [method for method, *_ in sent] == ["GET", "PUT", "POST", "GET", "POST"]
+    assert zipfile.ZipFile(io.BytesIO(sent[1][3])).namelist() == ["train.py"]
     shipped = json.loads(sent[-1][3])["runtime_env"]
     assert shipped == {"working_dir": f"gcs://{sent[0][1].rpartition('/')[2]}"}
 

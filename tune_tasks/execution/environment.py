@@ -7,6 +7,7 @@ a log or an event.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,24 @@ from tune_tasks.spec import StudySpec
 
 _EXCLUDED = [".git", ".venv", "__pycache__", "studies"]
 """Never sent along with a working directory."""
+_PODMAN = re.compile(r"\[Node (\S+?)\].*?Podman command failed: .*?:/shared:Z', '(.+?)', .*?, stderr=(.*)", re.DOTALL)
+"""How Ray tells that its try of an image failed: the node, the image, and what podman or its `python` said."""
 
 
 def worker_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     """The runtime environment of a worker: packages, variables and image.
 
     A list of packages is looked for from `folder` on, that of the spec file. Raises `ConfigError` for one that is not
-    there, and for a missing secret.
+    there, for a missing secret, and for what Ray cannot hand to an image.
     """
     environment = spec.environment
     missing = [name for name in environment.secrets if name not in os.environ]
     if missing:
         raise ConfigError(f"environment.secrets: {', '.join(missing)} is not set in the environment of this process")
     variables = {**environment.variables, **{name: os.environ[name] for name in environment.secrets}}
+    if environment.image and (quoted := [name for name, value in variables.items() if "'" in value]):
+        # Ray writes them into a line for the node's shell: no worker would start, and nobody would say so
+        raise ConfigError(f"environment: {', '.join(quoted)} has a single quote, which Ray cannot hand to an image")
     parts = {
         "env_vars": variables,
         "pip": _listed("pip", environment.pip, folder),
@@ -58,11 +64,16 @@ def runtime_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     return {**worker_env(spec, folder), "working_dir": directory, "excludes": _EXCLUDED}
 
 
-def refused(error: Exception) -> ConfigError:
+def refused(error: object) -> ConfigError:
     """What Ray says of an environment that a node could not set up, the point of it first."""
-    missing = "FileNotFoundError" in str(error) and "'podman'" in str(error)
+    said = str(error)
+    if failed := _PODMAN.search(said):
+        node, image, told = failed.groups()
+        point = f"node {node} cannot run environment.image {image!r}, which must hold Ray for its `python`; podman says"
+        return ConfigError(f"environment: Ray cannot set it up: {point}: {told.strip()}")
+    missing = "FileNotFoundError" in said and "'podman'" in said
     point = "a node has no podman, by which Ray runs environment.image; " if missing else ""
-    return ConfigError(f"environment: Ray cannot set it up: {point}{error}")
+    return ConfigError(f"environment: Ray cannot set it up: {point}{said}")
 
 
 def _listed(name: str, packages: tuple[str, ...] | str | None, folder: str | None) -> list[str]:

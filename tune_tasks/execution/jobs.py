@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.execution.cluster import ASKS
+from tune_tasks.execution.environment import refused
 from tune_tasks.execution.shipping import pack
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SECONDS, _UPLOAD_SECONDS = 20.0, 300.0
 """That an answer may take."""
 _MISSING, _BUSY = 404, 500
 _REFUSALS = frozenset({401, 403})
+_NO_ENVIRONMENT = "runtime_env setup failed: "
 
 
 class Job(NamedTuple):
@@ -104,6 +106,9 @@ class Jobs:
             raise Unavailable(f"job {name} cannot be looked for at {self._dashboard.address}: {_told(answer)}")
         info = answer.json()
         message = info.get("message") or ""
+        if message.startswith(_NO_ENVIRONMENT):  # its driver could not say so itself: the next job would end likewise
+            error = refused(message.removeprefix(_NO_ENVIRONMENT))
+            return Job("failed", error.exit_code, f"ConfigError: {error}")
         code = re.search(r"exit code (-?\d+)", message)
         return Job(cast("Condition", info["status"].lower()), int(code[1]) if code else None, message)
 
