@@ -64,8 +64,9 @@ class Watch:
             self._due = now + _QUIET
         if now < self._due:
             return None
-        self._due = now + _QUIET
-        return None if self._jobs.look(self._wait.job).condition in ALIVE else "job"
+        condition = self._jobs.look(self._wait.job).condition
+        self._due = now + _QUIET  # not before the cluster has answered: else one that is away would seem to be there
+        return None if condition in ALIVE else "job"
 
     def stop(self) -> bool:
         """Stops the job, unless someone else has asked for it since; false where it goes on, or was over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tune_tasks as tt
 from tests.airflow_home import run
 from tests.studies import write_study
 from tune_tasks_airflow.get_provider_info import get_provider_info
@@ -15,6 +16,7 @@ def test_a_study_that_python_makes_is_searched_and_promoted(tmp_path: Path) -> N
     assert done.result("search")["done"]
     assert done.result("search")["study"] == str(tmp_path / "studies" / "small")
     assert done.result("winner")["promoted"]
+    assert len(tt.open_study(done.result("search")["study"]).trials) == 3
 
 
 def test_airflow_is_told_of_every_decorator() -> None:

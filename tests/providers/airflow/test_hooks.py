@@ -11,6 +11,7 @@ import pytest
 
 from tests.execution.test_jobs import dashboard
 from tune_tasks.errors import ConfigError
+from tune_tasks_airflow.get_provider_info import get_provider_info
 from tune_tasks_airflow.hooks import RayJobsHook
 
 
@@ -46,7 +47,7 @@ def test_the_token_is_sent_and_not_shown(connect: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "verify"), [(None, True), ("true", True), ("False", False), (False, False), ("/ca.pem", "/ca.pem")]
+    ("given", "verify"), [(None, True), ("True", True), ("False", False), (False, False), ("/ca.pem", "/ca.pem")]
 )
 def test_the_certificate_is_checked_unless_it_is_said_otherwise(connect: Any, given: Any, verify: Any) -> None:
     extra = {} if given is None else {"verify": given}
@@ -69,6 +70,11 @@ def test_a_connection_that_is_not_there_says_how_to_make_it() -> None:
 def test_a_connection_without_a_host_says_what_is_missing(connect: Any) -> None:
     with pytest.raises(ConfigError, match="connection 'ray_default' has no host; make it with"):
         connect().dashboard()
+
+
+def test_airflow_is_told_of_the_connection_what_the_hook_says_itself() -> None:
+    (told,) = get_provider_info()["connection-types"]
+    assert (told["connection-type"], told["hook-name"]) == (RayJobsHook.conn_type, RayJobsHook.hook_name)
 
 
 def test_the_form_is_rendered_without_packages_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,17 +30,21 @@ BATCH = "main-0000"
 
 
 class Cluster:
-    """A cluster that takes jobs and runs none; `job` is what it says of every job that was submitted."""
+    """A cluster that takes jobs and runs none; `job` is what it says of every job that was submitted.
+
+    To the next `down` requests it has no answer.
+    """
 
     def __init__(self) -> None:
         self.job = {"status": "RUNNING", "message": ""}
         self.submitted: list[str] = []
         self.stopped: list[str] = []
-        self.down = False
+        self.down = 0
 
     def answer(self, method: str, path: str) -> Answer:
         name = path.removeprefix("/api/jobs/").partition("/")[0]
         if self.down:
+            self.down -= 1
             return 503, "bad gateway"
         if path.startswith("/api/packages"):
             return 200, {}
@@ -84,6 +89,7 @@ def deferred(operate: Callable[[], Any]) -> LaunchTrigger:
     with pytest.raises(TaskDeferred) as raised:
         operate()
     trigger = raised.value.trigger
+    assert set(trigger.serialize()[1]) == set(inspect.signature(LaunchTrigger).parameters)
     assert json.loads(json.dumps(trigger.serialize()[1])) == trigger.serialize()[1]
     assert isinstance(trigger, LaunchTrigger)
     return trigger
@@ -173,17 +179,26 @@ def test_what_ended_the_job_fails_the_task_at_once_where_the_spec_is_wrong(study
 
 def test_a_cluster_that_is_away_for_long_ends_the_wait_and_is_left_to_the_retries(study: Study, cluster: Any) -> None:
     trigger = deferred(lambda: launch(study, poll_interval=0.05).execute(context()))
-    cluster.down, trigger.patience = True, -1.0
+    cluster.down, trigger.patience = 99, 0.2
     event = fire(trigger)
     assert event["sign"] == "unavailable"
     with pytest.raises(Unavailable, match="has not answered for a while; the trials go on meanwhile"):
         launch(study).resume(context(), event)
 
 
-def test_without_durable_an_earlier_job_is_stopped_first(study: Study, cluster: Any) -> None:
+def test_a_cluster_that_is_away_for_a_moment_does_not_end_the_wait(study: Study, cluster: Any) -> None:
+    trigger = deferred(lambda: launch(study, poll_interval=0.05).execute(context()))
+    cluster.down, cluster.job = 2, {"status": "STOPPED", "message": ""}
+    assert fire(trigger)["sign"] == "job"
+    assert cluster.down == 0
+
+
+def test_without_durable_an_earlier_job_is_stopped_first_and_none_of_its_own(study: Study, cluster: Any) -> None:
     deferred(lambda: launch(study).execute(context(1)))
-    cluster.job = {"status": "RUNNING", "message": ""}
-    deferred(lambda: launch(study, durable=False).execute(context(2)))
+    trigger = deferred(lambda: launch(study, durable=False).execute(context(2)))
+    assert cluster.stopped == [job_name(study.refresh(), 1)]
+    event = {"sign": "job", "wait": trigger.wait}
+    deferred(lambda: launch(study, durable=False).resume(context(2), event))
     assert cluster.stopped == [job_name(study.refresh(), 1)]
 
 
@@ -211,8 +226,10 @@ def test_the_whole_loop_waits_in_the_triggerer_for_one_batch_after_another(study
     trigger = deferred(lambda: loop.execute(context()))
     assert trigger.wait["batch"] == BATCH
     launched(study)
-    after = deferred(lambda: loop.resume(context(), fire(trigger)))
-    assert after.wait["batch"] == "main-0001"
+    event = fire(trigger)
+    event["wait"] = {**event["wait"], "losses": 2}
+    after = deferred(lambda: loop.resume(context(), event))
+    assert (after.wait["batch"], after.wait["losses"]) == ("main-0001", 0)
 
 
 def test_studies_are_mapped_one_for_each_region(tmp_path: Path) -> None:

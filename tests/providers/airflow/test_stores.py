@@ -45,6 +45,7 @@ AMAZON = {
                 "AWS_ENDPOINT_URL": "http://minio:9000",
             },
         ),
+        ({"conn_type": "aws", "extra": {"aws_session_token": "for an hour"}}, {"AWS_SESSION_TOKEN": "for an hour"}),
         ({"conn_type": "aws"}, {}),
         (
             {"conn_type": "google_cloud_platform", "extra": {"key_path": "/keys/one.json"}},
@@ -54,6 +55,8 @@ AMAZON = {
             {"conn_type": "wasb", "login": "account", "password": "key"},
             {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ACCOUNT_KEY": "key"},
         ),
+        ({"conn_type": "adls", "extra": {"sas_token": "sv=1"}}, {"AZURE_STORAGE_SAS_TOKEN": "sv=1"}),
+        ({"conn_type": "wasb", "extra": {"connection_string": "A=b"}}, {"AZURE_STORAGE_CONNECTION_STRING": "A=b"}),
         ({"conn_type": "postgres", "login": "me", "password": "p@ss"}, {"PGUSER": "me", "PGPASSWORD": "p@ss"}),
     ],
 )

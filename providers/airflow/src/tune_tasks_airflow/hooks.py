@@ -44,11 +44,13 @@ class RayJobsHook(BaseHook):
             raise ConfigError(f"ray_conn_id: connection {self.ray_conn_id!r} has no host; {made}")
         extra = connection.extra_dejson
         verify = extra.get("verify", True)
+        if isinstance(verify, str) and verify.lower() in {"true", "false"}:
+            verify = verify.lower() == "true"
         token = connection.password
         return Dashboard(
             _address(connection),
             {**extra.get("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})},
-            verify if not isinstance(verify, str) or verify.lower() not in {"true", "false"} else verify == "true",
+            verify,
         )
 
     def get_conn(self) -> Jobs:
