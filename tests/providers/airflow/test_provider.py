@@ -15,12 +15,12 @@ from airflow.providers_manager import ProvidersManager
 
 from tests.airflow_home import BUNDLES
 from tune_tasks.steps import STEPS
-from tune_tasks_airflow import approvals, launch, operators, rounds, scheduled
+from tune_tasks_airflow import approvals, clusters, kuberay, launch, local, operators, rounds, scheduled
 from tune_tasks_airflow.get_provider_info import get_provider_info
 
 HEAVY = {"mlflow", "numpy", "optuna", "pandas", "ray", "sklearn", "tune_tasks.spec", "tune_tasks.steps"}
 SCHEMA = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text(encoding="utf-8"))
-MODULES = (operators, launch, rounds, scheduled, approvals)
+MODULES = (operators, launch, rounds, scheduled, approvals, clusters, kuberay, local)
 OPERATORS = {
     each.step: each
     for module in (operators, launch)
@@ -70,6 +70,7 @@ def test_there_is_an_operator_for_every_step_with_its_options_as_template_fields
         "import tune_tasks_airflow, tune_tasks_airflow.get_provider_info as info; info.get_provider_info()",
         "import tune_tasks_airflow.operators, tune_tasks_airflow.rounds",
         "import tune_tasks_airflow.scheduled, tune_tasks_airflow.approvals",
+        "import tune_tasks_airflow.kuberay, tune_tasks_airflow.local",
         f"import runpy; runpy.run_path({str(BUNDLES['project'] / 'digits.py')!r})",
         f"import runpy; runpy.run_path({str(BUNDLES['project'] / 'retrain.py')!r})",
         f"import runpy; runpy.run_path({str(BUNDLES['tests'] / 'small.py')!r})",

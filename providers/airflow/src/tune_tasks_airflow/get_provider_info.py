@@ -34,8 +34,16 @@ _RAY_JOBS = {
 }
 """The connection to a Ray cluster; its form needs no package of its own."""
 _CONFIG = {
-    "description": "The pages of studies in Airflow's UI.",
+    "description": "Whose studies a DAG may carry on, and the pages of studies in Airflow's UI.",
     "options": {
+        "deployment": {
+            "description": "What this Airflow is called where several use one store. A study belongs to the DAG that "
+            "began it, as <deployment>/<dag_id>.",
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "airflow-eu",
+            "default": "airflow",
+        },
         "stores": {
             "description": "The stores whose studies may be shown, as URLs or folders with commas between them, for "
             "who may read the XCom of a DAG that names one. Nothing is shown from anywhere else.",
@@ -56,7 +64,8 @@ _CONFIG = {
 }
 _LINKS = ("StudyLink", "RayJobLink", "MLflowLink")
 
-_OPERATORS = ("operators", "launch", "rounds", "scheduled", "approvals")
+_OPERATORS = ("operators", "launch", "rounds", "scheduled", "approvals", "clusters", "kuberay", "local")
+_TRIGGERS = ("triggers", "kuberay")
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -68,7 +77,10 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [{"integration-name": _INTEGRATION, "tags": ["machine learning"]}],
         "connection-types": [_RAY_JOBS],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["tune_tasks_airflow.hooks"]}],
-        "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["tune_tasks_airflow.triggers"]}],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": [f"tune_tasks_airflow.{name}" for name in _TRIGGERS]}
+        ],
+        "notifications": ["tune_tasks_airflow.notifications.StudyNotifier"],
         "config": {"tune_tasks": _CONFIG},
         "extra-links": [f"tune_tasks_airflow.links.{name}" for name in _LINKS],
         "task-decorators": [

@@ -23,7 +23,7 @@ _TAKES = frozenset({"promote_best", "train_final", "deploy", "undeploy"})
 """The steps that take a study as it is, and make something else of it."""
 
 
-def lineage(step: str, study: Study, result: Mapping[str, Any] | None) -> OperatorLineage:
+def lineage(step: str, study: Study, result: Mapping[str, Any] | None) -> OperatorLineage[Any, Any]:
     """The datasets and facets of one step; `result` is what it returned, None where it failed.
 
     A study is the dataset of its URL. A model is that of its name below the store, where the ledger of its champions

@@ -93,7 +93,7 @@ class StepOperator(BaseOperator):
         self.log.info("%s: %s", self.step, json.dumps(result))
         return {name: len(value) if isinstance(value, list) else value for name, value in result.items()}
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002  # as OpenLineage calls it
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002  # as OpenLineage calls it
         """What the task read and made, also where it failed after its study was open; OpenLineage's listener asks."""
         from tune_tasks_airflow.lineage import lineage
 
