@@ -170,6 +170,9 @@ if __name__ == "__main__":
 def leave(config: dict[str, Any]) -> dict[str, float]:
     """Leaves an orphan that prints nothing, and says which."""
     subprocess.run(["/bin/sh", "-c", f"sleep 600 & echo $! > {config['mark']}"], check=True)
+    name = Path("/proc", Path(config["mark"]).read_text().strip(), "comm")
+    while name.read_text() != "sleep\n":  # for a moment it is the shell still
+        time.sleep(0.01)
     return {"loss": 1.0}
 
 
@@ -185,6 +188,7 @@ class Helped:
         return {"loss": float(running), "pid": float(self.helper.pid)}
 
 
+@pytest.mark.ray
 def test_a_worker_of_ray_ends_what_a_trial_leaves_and_goes_on(local_ray: None, tmp_path: Path) -> None:
     url = str(tmp_path / "study")
     runner = RayRunner(url, spec_for("objective:unused", budget={"concurrency": 1}), leave)
@@ -199,6 +203,7 @@ def test_a_worker_of_ray_ends_what_a_trial_leaves_and_goes_on(local_ray: None, t
         runner.close()
 
 
+@pytest.mark.ray
 def test_the_helper_of_a_class_lives_as_long_as_its_worker(local_ray: None, tmp_path: Path) -> None:
     from tune_tasks.execution import Row
 

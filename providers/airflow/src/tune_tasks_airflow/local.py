@@ -34,6 +34,8 @@ _ADDRESS = "address"
 _GRACE = 3.0
 """Seconds in which its processes may end by themselves."""
 _GIVE_UP = 60.0
+_LOOKS = 5
+"""That find nothing until all have ended: one that was just forked has lost its mark, and opened no file yet."""
 
 
 @contextmanager
@@ -47,8 +49,7 @@ def local_cluster(
     """Gives the tasks of the block a Ray on this machine, which is stopped when all are over, however they ended.
 
     `num_cpus`, by default those of the machine; `start` and `stop` are further arguments of the two tasks. The
-    cluster's `address` is that of its Jobs API, for the spec: `overrides={"execution.address": cluster.address},
-    amend=True`.
+    cluster's `address` is that of its Jobs API, for the launch: `launch={"address": cluster.address}`.
     """
 
     def begin(name: XComArg) -> BaseOperator:
@@ -133,10 +134,12 @@ class LocalRay:
         from tune_tasks.errors import Unavailable
 
         ended: set[int] = set()
-        began = time.monotonic()
-        while found := self.processes():
+        began, unseen = time.monotonic(), 0
+        while unseen < _LOOKS:
+            found = self.processes()
+            unseen = 0 if found else unseen + 1
             age = time.monotonic() - began
-            if age > _GIVE_UP:
+            if found and age > _GIVE_UP:
                 raise Unavailable(f"processes of {self.name} do not end: {sorted(found)}")
             number = signal.SIGKILL if age > _GRACE else signal.SIGTERM
             for process in found if number == signal.SIGKILL else found - ended:
