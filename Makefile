@@ -85,6 +85,8 @@ pins: .venv/bin/uv ## Compile requirements/*.in and the extras to the newest pin
 		--extra tensorboard requirements/engine.in --upgrade --output-file requirements/engine.txt
 	.venv/bin/uv $(PINS) $(EXTRAS) --extra airflow --extra postgres requirements/airflow.in \
 		--upgrade --output-file requirements/airflow.txt
+	for version in 3.1 3.2; do .venv/bin/uv $(PINS) --extra airflow requirements/airflow-$$version.in \
+		--upgrade --output-file requirements/airflow-$$version.txt || exit 1; done
 
 clean: ## Remove the environments, and what was built and cached.
 	rm -rf .venv .venv-airflow dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
