@@ -85,6 +85,18 @@ def test_where_no_address_is_given_that_of_the_environment_counts(monkeypatch: p
     assert Dashboard.of(None).address == "http://head:8265"
 
 
+@pytest.mark.parametrize("given", ["X-Team: hunter2", '["hunter2"]'])
+def test_headers_of_the_environment_that_are_no_json_object_are_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("RAY_JOB_HEADERS", given)
+    with pytest.raises(ConfigError, match=r"^RAY_JOB_HEADERS: must be a JSON object") as raised:
+        Dashboard.of("http://head:8265")
+    assert "hunter2" not in str(raised.value)
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"X-Team": "vision"}')
+    assert Dashboard.of("http://head:8265").headers == {"X-Team": "vision"}
+
+
 def test_a_job_that_is_there_already_is_not_submitted_again() -> None:
     running = {"status": "RUNNING", "message": "Job is currently running."}
     with dashboard(lambda method, _: (200, running) if method == "GET" else (500, "already exists")) as (address, _):

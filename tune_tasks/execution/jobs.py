@@ -67,7 +67,7 @@ class Dashboard:
                 f"execution.address: {given!r} is not allowed for runner: job; give the address of the cluster's "
                 "dashboard, as http://head:8265"
             )
-        return cls(given.rstrip("/"), {**json.loads(os.environ.get("RAY_JOB_HEADERS", "{}")), **_bearer()})
+        return cls(given.rstrip("/"), {**_headers(), **_bearer()})
 
 
 class Jobs:
@@ -180,6 +180,17 @@ def _told(answer: requests.Response) -> str:
     """The last line of what a server said, which is the error of a traceback."""
     lines = answer.text.strip().splitlines()
     return lines[-1] if lines else f"status {answer.status_code}"
+
+
+def _headers() -> dict[str, str]:
+    """What this process is told to send along, by Ray's own variable."""
+    try:
+        found = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError('RAY_JOB_HEADERS: must be a JSON object, as {"name": "value"}; it may be secret: not shown')
+    return found
 
 
 def _bearer() -> dict[str, str]:
