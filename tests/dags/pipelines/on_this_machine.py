@@ -19,5 +19,5 @@ with (
     DAG("on_this_machine", schedule=None, params={"spec": "", "fail": False}),
     local_cluster(num_cpus=2) as cluster,
 ):
-    overrides = {"execution.address": cluster.address}
-    tune_rounds("{{ params.spec }}", rounds=1, overrides=overrides, amend=True) >> last(fail="{{ params.fail }}")
+    search = tune_rounds("{{ params.spec }}", rounds=1, launch={"address": cluster.address})
+    search >> last(fail="{{ params.fail }}")

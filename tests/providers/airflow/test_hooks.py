@@ -12,7 +12,7 @@ import pytest
 from tests.execution.test_jobs import dashboard
 from tune_tasks.errors import ConfigError
 from tune_tasks_airflow.get_provider_info import get_provider_info
-from tune_tasks_airflow.hooks import RayJobsHook
+from tune_tasks_airflow.hooks import RayJobsHook, dashboard_of
 
 
 @pytest.fixture
@@ -70,6 +70,14 @@ def test_a_connection_that_is_not_there_says_how_to_make_it() -> None:
 def test_a_connection_without_a_host_says_what_is_missing(connect: Any) -> None:
     with pytest.raises(ConfigError, match="connection 'ray_default' has no host; make it with"):
         connect().dashboard()
+
+
+def test_a_cluster_of_the_run_is_reached_with_the_token_of_the_connection(connect: Any) -> None:
+    connection = connect(host="https://elsewhere", password="hunter2", extra={"verify": "/ca.pem"}).dashboard()
+    made = dashboard_of("ray_default", "https://made.example/")
+    assert (made.address, made.headers, made.verify) == ("https://made.example", connection.headers, "/ca.pem")
+    assert dashboard_of("ray_default", None) == connection
+    assert dashboard_of(None, "http://head:8265").address == "http://head:8265"
 
 
 def test_airflow_is_told_of_the_connection_what_the_hook_says_itself() -> None:

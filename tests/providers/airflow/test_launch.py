@@ -202,6 +202,19 @@ def test_without_durable_an_earlier_job_is_stopped_first_and_none_of_its_own(stu
     assert cluster.stopped == [job_name(study.refresh(), 1)]
 
 
+def test_the_address_of_a_cluster_that_a_task_made_counts_in_the_worker_and_in_the_triggerer(
+    tmp_path: Path, cluster: Any
+) -> None:
+    spec = write_study(tmp_path, execution={"runner": "job", "address": "http://127.0.0.1:9"})
+    study = tt.open_study(spec)
+    tt.sample(study)
+    trigger = deferred(lambda: launch(study, poll_interval=0.05, address=cluster.address).execute(context()))
+    assert len(cluster.submitted) == 1
+    cluster.job = {"status": "FAILED", "message": "gone"}
+    assert fire(trigger)["sign"] == "job"
+    assert study.refresh().spec.execution.address == "http://127.0.0.1:9"
+
+
 def test_deferring_has_no_effect_where_the_trials_run_in_this_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,9 +45,9 @@ def url(tmp_path: Path) -> str:
     return str(tmp_path / "studies" / "small")
 
 
-def execute(operator: type, **fields: Any) -> dict[str, Any]:
+def execute(operator: type, run_id: str = RUN, **fields: Any) -> dict[str, Any]:
     """Executes an operator on its own, as a task of the DAG `by_hand`."""
-    context: Any = {"dag": SimpleNamespace(dag_id="by_hand"), "run_id": RUN}
+    context: Any = {"dag": SimpleNamespace(dag_id="by_hand"), "run_id": run_id}
     result: dict[str, Any] = operator(task_id="task", **fields).execute(context)
     return result
 
@@ -161,6 +161,31 @@ def test_a_cleared_run_returns_the_same_and_the_next_run_goes_on_with_the_study(
     assert after.result(SAMPLE)["run"] != first.result(SAMPLE)["run"]
     assert story(url)[: len(told)] == told
     assert len(tt.open_study(url).trials) > 4
+
+
+def test_a_new_study_is_one_of_the_dag_run_or_of_the_text_that_names_it(spec, url):
+    def sampled(new_study, run=RUN):
+        return execute(SampleOperator, run, study=spec, new_study=new_study)["study"]
+
+    assert {sampled(off) for off in (False, "", "False", "None")} == {url}
+    monday = sampled(True)
+    assert monday == sampled("true") == f"{url}-{run_name('by_hand', RUN)[-8:]}"
+    assert sampled("True", "tuesday") not in {url, monday}
+    assert sampled("again") == f"{url}-again"
+    with pytest.raises(AirflowFailException, match="new_study: 'again' is not allowed with a URL"):
+        execute(SampleOperator, study=url, new_study="again")
+
+
+def test_a_run_that_is_cleared_from_its_start_begins_anew_where_a_parameter_asks_for_it(tmp_path):
+    conf = {"spec": str(write_study(tmp_path)), "new_study": ""}
+    first = run("tests", "anew", conf, datetime(2026, 11, 2, tzinfo=UTC))
+    cleared = run("tests", "anew", conf, datetime(2026, 11, 2, tzinfo=UTC))
+    assert cleared.result(PROMOTE) == first.result(PROMOTE)
+    anew = run("tests", "anew", {**conf, "new_study": "second"}, datetime(2026, 11, 2, tzinfo=UTC))
+    assert set(anew.states.values()) <= {"success", "skipped"}
+    found = sorted(path.name for path in (tmp_path / "studies").iterdir() if not path.name.startswith("_"))
+    assert found == ["small", "small-second"]
+    assert story(str(tmp_path / "studies" / "small-second"))
 
 
 def test_a_promotion_before_the_study_is_done_says_so_in_the_log(spec, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import jsonschema
 import pytest
 from airflow.providers_manager import ProvidersManager
 
+import tune_tasks_airflow
 from tests.airflow_home import BUNDLES
 from tune_tasks.steps import STEPS
 from tune_tasks_airflow import approvals, clusters, kuberay, launch, local, operators, rounds, scheduled
@@ -40,6 +42,14 @@ def test_the_provider_describes_itself_as_airflow_asks():
     info = get_provider_info()
     jsonschema.validate(info, SCHEMA)
     assert set(info) <= set(SCHEMA["properties"])
+
+
+def test_an_airflow_that_is_too_old_is_said_at_import(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: {"apache-airflow-core": "2.11.0"}[name])
+    with pytest.raises(ImportError, match=r"needs Airflow 3\.1 or newer, and this one is 2\.11\.0"):
+        importlib.reload(tune_tasks_airflow)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "3.10.0rc1")
+    importlib.reload(tune_tasks_airflow)
 
 
 def test_airflow_finds_the_plugin():

@@ -6,6 +6,7 @@ used: Airflow imports it to show the form.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -67,6 +68,19 @@ class RayJobsHook(BaseHook):
             return True, f"Ray {self.get_conn().version()} answers at {self.dashboard().address}"
         except TuneError as error:
             return False, str(error)
+
+
+def dashboard_of(ray_conn_id: str | None, address: str | None) -> Dashboard:
+    """The dashboard at an address, with the token and certificate of a connection where one is named.
+
+    Without an address it is that of the connection. Raises `ConfigError` as `RayJobsHook.dashboard` and `Dashboard.of`.
+    """
+    from tune_tasks.execution.jobs import Dashboard
+
+    if ray_conn_id is None:
+        return Dashboard.of(address)
+    found = RayJobsHook(ray_conn_id).dashboard()
+    return replace(found, address=address.rstrip("/")) if address else found
 
 
 def _address(connection: Any) -> str:

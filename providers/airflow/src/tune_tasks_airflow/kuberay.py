@@ -44,8 +44,8 @@ def kuberay_cluster(
     """Gives the tasks of the block a cluster, which is deleted when all of them are over, however they ended.
 
     What is given goes to `StartRayClusterOperator`, which see; `start` and `stop` are further arguments of the two
-    tasks, such as `{"deferrable": True}`. The cluster's `address` is that of its Jobs API, for the spec:
-    `overrides={"execution.address": cluster.address}, amend=True`.
+    tasks, such as `{"deferrable": True}`. The cluster's `address` is that of its Jobs API, for the launch:
+    `launch={"address": cluster.address}`.
     """
     where: dict[str, Any] = {"namespace": namespace, "kubernetes_conn_id": kubernetes_conn_id}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
 
-from tune_tasks_airflow.hooks import RayJobsHook
+from tune_tasks_airflow.hooks import dashboard_of
 from tune_tasks_airflow.links import RayJobLink, show_job, showing_job
 from tune_tasks_airflow.operators import StepOperator
 from tune_tasks_airflow.stores import variables
@@ -31,15 +31,16 @@ class LaunchTrialsOperator(StepOperator):
 
     With `execution: {runner: job}` in the spec the trials run in the study's Ray job, whose id follows from the study:
     a task that is retried or cleared finds it and waits on, and a worker that is killed or preempted costs no trial.
-    `ray_conn_id` names a connection of type `ray_jobs` in place of the address in the spec. `deferrable` leaves the
-    wait to the triggerer, which looks every `poll_interval` seconds. `cancel_on_kill` stops the Ray job where a person
-    ends the task (marked as failed or successful, not cleared); the study can be gone on with. With `durable` off, a
-    try does not wait for the job of an earlier one: it stops that, and the next job goes on from the checkpoints.
+    `ray_conn_id` names a connection of type `ray_jobs` in place of the address in the spec. `address` is that of a
+    cluster that an earlier task made; the connection, if there is one, gives token and certificate. `deferrable` leaves
+    the wait to the triggerer, which looks every `poll_interval` seconds. `cancel_on_kill` stops the Ray job where a
+    person ends the task (marked as failed or successful, not cleared); the study can be gone on with. With `durable`
+    off, a try does not wait for the job of an earlier one: it stops that, and the next goes on from the checkpoints.
     """
 
     step = "launch_trials"
     options = ("batch",)
-    template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id")
+    template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id", "address")
     operator_extra_links = (*StepOperator.operator_extra_links, RayJobLink())
 
     def __init__(
@@ -47,6 +48,7 @@ class LaunchTrialsOperator(StepOperator):
         *,
         batch: str | Mapping[str, Any] | XComArg,
         ray_conn_id: str | None = None,
+        address: str | XComArg | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 5.0,
         cancel_on_kill: bool = True,
@@ -56,6 +58,7 @@ class LaunchTrialsOperator(StepOperator):
         super().__init__(**kwargs)
         self.batch = batch
         self.ray_conn_id = ray_conn_id
+        self.address = address
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
@@ -114,7 +117,7 @@ class LaunchTrialsOperator(StepOperator):
                 wait=wait._asdict(),
                 ray_conn_id=self.ray_conn_id,
                 store_conn_id=self.store_conn_id,
-                address=study.spec.execution.address,
+                address=self._address(study),
                 poll_interval=self.poll_interval,
                 cancel_on_kill=self.cancel_on_kill,
             )
@@ -126,11 +129,13 @@ class LaunchTrialsOperator(StepOperator):
         return Jobs(self._dashboard(study), variables=variables(self.store_conn_id))
 
     def _dashboard(self, study: Study) -> Dashboard:
-        from tune_tasks.execution.jobs import Dashboard
+        return dashboard_of(self.ray_conn_id, self._address(study))
 
-        if self.ray_conn_id:
-            return RayJobsHook(self.ray_conn_id).dashboard()
-        return Dashboard.of(study.spec.execution.address)
+    def _address(self, study: Study) -> str | None:
+        """Of the cluster, where it is not that of the connection."""
+        if self.address:
+            return str(self.address)
+        return None if self.ray_conn_id else study.spec.execution.address
 
     def _stop(self, study: Study, jobs: Jobs) -> None:
         from tune_tasks.attend import stop
@@ -148,7 +153,7 @@ class TuneOperator(LaunchTrialsOperator):
 
     step = "tune"
     options = ("run",)
-    template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id")
+    template_fields: Sequence[str] = (*StepOperator.template_fields, *options, "ray_conn_id", "address")
 
     def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
         super().__init__(batch="", **kwargs)

@@ -35,7 +35,9 @@ class StepOperator(BaseOperator):
     resources, retry, execution and promotion that an existing study was not created with. `store_conn_id` names the
     connection whose credentials open the store, in place of what the worker's environment has. A study belongs to the
     first DAG that carries it on, and that of another one fails: `pipeline` is the name it goes by, by default the DAG's
-    (`pipeline_name`); name the other one's to share a study, and the old one after a DAG was renamed.
+    (`pipeline_name`); name the other one's to share a study, and the old one after a DAG was renamed. `new_study`: true
+    for a study of the DAG run's own in place of the spec's, or a text that names one, so that a run which is cleared
+    begins anew with another text; false, or empty, as a template may leave it, goes on with the spec's.
 
     Returns the step's result as small JSON: what the engine lists, such as the trials of a batch, is only counted here
     and can be read at `study`, the URL. An error that no retry mends fails the task at once; `Unavailable`, and what
@@ -44,7 +46,7 @@ class StepOperator(BaseOperator):
 
     step: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
-    template_fields: Sequence[str] = ("study", "overrides", "store_conn_id", "pipeline")
+    template_fields: Sequence[str] = ("study", "overrides", "store_conn_id", "pipeline", "new_study")
     template_fields_renderers: ClassVar[dict[str, str]] = {"study": "json", "overrides": "json"}
     operator_extra_links: Collection[BaseOperatorLink] = (StudyLink(), MLflowLink())
 
@@ -56,10 +58,12 @@ class StepOperator(BaseOperator):
         amend: bool = False,
         store_conn_id: str | None = None,
         pipeline: str | None = None,
+        new_study: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.study = study
+        self.new_study = new_study
         self.overrides = overrides
         self.store_conn_id = store_conn_id
         self.pipeline = pipeline
@@ -79,7 +83,7 @@ class StepOperator(BaseOperator):
         try:
             with opened(self.store_conn_id):
                 self.pipeline = self.pipeline or pipeline_name(context["dag"].dag_id)
-                self.handle = study = self._open()
+                self.handle = study = self._open(_new(self.new_study, context))
                 show_study(context, study)
                 self._result = result = self._perform(study, context, **self._given(study, context), **more)
         except Unavailable:
@@ -107,7 +111,8 @@ class StepOperator(BaseOperator):
         if self._works:
             raise KeyboardInterrupt
 
-    def _open(self) -> Study:
+    def _open(self, new: str) -> Study:
+        """The study; `new` comes behind the name of the spec's, where another one is asked for."""
         from tune_tasks.errors import ConfigError
         from tune_tasks.spec import load_spec
         from tune_tasks.steps import open_for
@@ -115,7 +120,12 @@ class StepOperator(BaseOperator):
 
         overrides = read_overrides(self.overrides)
         if isinstance(self.study, Mapping) or is_spec_file(self.study):
-            return open_for(self.step, load_spec(self.study, overrides), pipeline=self.pipeline, amend=self.amend)
+            spec = load_spec(self.study, overrides)
+            if new:
+                spec = load_spec(self.study, {**overrides, "name": f"{spec.name}-{new}"})
+            return open_for(self.step, spec, pipeline=self.pipeline, amend=self.amend)
+        if new:
+            raise ConfigError(f"new_study: {self.new_study!r} is not allowed with a URL; a study is made from a spec")
         if overrides:
             raise ConfigError(f"overrides: {overrides} are not allowed with a URL; they change a spec")
         return open_for(self.step, str(self.study), pipeline=self.pipeline)
@@ -297,6 +307,14 @@ def pipeline_name(dag_id: str) -> str:
     What is before it says Airflow's configuration, for several deployments whose DAGs have the same names.
     """
     return f"{conf.get('tune_tasks', 'deployment', fallback='') or 'airflow'}/{dag_id}"
+
+
+def _new(given: Any, context: Context) -> str:
+    """What a new study has behind its name; empty where none is asked for."""
+    text = str(given).strip()
+    if text.lower() in {"", "false", "none"}:
+        return ""
+    return run_name(context["dag"].dag_id, context["run_id"])[-8:] if text.lower() == "true" else text
 
 
 def read_overrides(value: Any) -> Mapping[str, Any]:

@@ -67,12 +67,15 @@ class RetrainOperator(StepOperator):
                 instance.xcom_push("return_value", self._told)
             raise
 
-    def _open(self) -> Study:
+    def _open(self, new: str) -> Study:
         from airflow.providers.common.compat.sdk import AirflowSkipException
 
+        from tune_tasks.errors import ConfigError
         from tune_tasks.next_week import data_named
         from tune_tasks.retraining import retrain
 
+        if new:
+            raise ConfigError("new_study is not allowed here: each run of a schedule has its own; `run` names another")
         data = data_named(self.data or None)
         run, pipeline = self.run or self._by_date, self.pipeline
         outcome = retrain(self._spec(), run=run, data=data, amend=self.amend, pipeline=pipeline)

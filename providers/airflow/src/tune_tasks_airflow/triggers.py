@@ -89,10 +89,10 @@ class LaunchTrigger(BaseTrigger):
     def _watch(self) -> Watch:
         from tune_tasks.execution.jobs import Jobs
         from tune_tasks.watching import Wait, Watch
-        from tune_tasks_airflow.hooks import RayJobsHook
+        from tune_tasks_airflow.hooks import dashboard_of
         from tune_tasks_airflow.stores import objects
 
-        jobs = RayJobsHook(self.ray_conn_id).get_conn() if self.ray_conn_id else Jobs(self.address)
+        jobs = Jobs(dashboard_of(self.ray_conn_id, self.address))
         return Watch(Wait(**self.wait), jobs, objects=objects(self.wait["url"], self.store_conn_id))
 
     def _tell(self, watch: Watch) -> None:
