@@ -10,7 +10,7 @@ import pytest
 from tests.histories import Story
 from tests.views.conftest import spec
 from tune_tasks.study import StudyState
-from tune_tasks.views.html import CURVES, POINTS, curves, history, panels, render
+from tune_tasks.views.html import CURVES, MOST, POINTS, curves, history, panels, render
 
 
 class Checker(HTMLParser):
@@ -106,6 +106,21 @@ def test_any_finite_values_can_be_drawn(values: list[float]) -> None:
     page = render(story.state)
     assert "nan" not in re.sub(r"<style>.*</style>", "", page)
     assert "inf" not in re.sub(r"<style>.*</style>", "", page)
+
+
+def test_of_very_many_trials_some_are_drawn_and_listed_the_best_among_them() -> None:
+    story = Story(spec())
+    story.open()
+    for index in range(MOST + 40):
+        story.train(story.propose({"x": 0.5, "kind": "a"}), [{"loss": float(MOST - index)}], "returned")
+    assert MOST / 2 < history(story.state).count("<circle") <= MOST
+    drawn = next(panels(story.state))
+    assert MOST / 2 < drawn.count("<circle") <= MOST
+    assert f"trial {MOST + 39}, completed" in drawn, "the best one is missing"
+    page = render(story.state)
+    assert f"Parameters of {drawn.count('<circle')} of {MOST + 40} trials, the best among them" in page
+    assert page.count("</i>completed</td>") == MOST
+    assert "And 40 trials more, all of which are in <code>tune-tasks export</code>" in page
 
 
 def test_a_large_study_is_thinned_out_and_says_so() -> None:

@@ -21,6 +21,8 @@ from tune_tasks.views.table import Row, leaderboard
 WIDE, SMALL = (640, 320), (320, 220)
 CURVES = 300
 """As many learning curves are drawn; more would hide one another."""
+MOST = 1_000
+"""As many dots in a chart, and rows of the table: a browser takes seconds over ten times as many."""
 POINTS = 200
 """As many points of each."""
 
@@ -43,7 +45,7 @@ def _sections(state: StudyState) -> Iterator[str]:
         yield _winner(state, state.best)
         yield f'<section class="charts">{_figure("Best so far", history(state))}'
         yield f"{_figure(_curves_title(state), curves(state))}</section>{_legend(state)}"
-        yield f'<h2>Parameters</h2><section class="charts small">{"".join(panels(state))}</section>'
+        yield f'<h2>Parameters{_share(state)}</h2><section class="charts small">{"".join(panels(state))}</section>'
         yield _reached(state)
     yield as_html(rounds(state), state.spec.metric)
     yield _tried(rows, state.spec.metric)
@@ -51,8 +53,8 @@ def _sections(state: StudyState) -> Iterator[str]:
 
 def history(state: StudyState) -> str:
     """Every trial's best value at the time when it was reported, and the best value so far as stairs."""
-    found = sorted((_time_of_best(trial), trial.number, trial.value or 0.0) for trial in state.ranked())
-    seconds = found[-1][0] - state.curves.reports(found[0][1])[0].time
+    found = sorted((_time_of_best(state, trial), trial.number, trial.value or 0.0) for trial in state.ranked())
+    seconds = found[-1][0] - state.curves.time(found[0][1], 1)
     unit, name = next(((s, n) for s, n in ((1, "seconds"), (60, "minutes")) if seconds < 180 * s), (3600, "hours"))
     origin = found[-1][0] - seconds
     x = axis([0.0, seconds / unit], LEFT, WIDE[0] - RIGHT, log=False)
@@ -62,8 +64,8 @@ def history(state: StudyState) -> str:
         if not best or state.sign * value < state.sign * best[-1][1]:
             best.append(((time - origin) / unit, value))
     dots = (
-        dot(x.at((time - origin) / unit), y.at(value), state.trials[trial].state, _title(state.trials[trial]))
-        for time, trial, value in found
+        dot(x.at((_time_of_best(state, trial) - origin) / unit), y.at(trial.value or 0.0), trial.state, _title(trial))
+        for trial in _drawn(state, MOST)
     )
     leader = line([(x.at(a), y.at(b)) for a, b in stairs(best, seconds / unit)], "best")
     return chart(x, y, [*dots, leader], size=WIDE, names=(name, state.spec.metric), title="best value over time")
@@ -71,7 +73,7 @@ def history(state: StudyState) -> str:
 
 def curves(state: StudyState) -> str:
     """The metric of the trials, step by step, in the colours of their states; the best trial on top."""
-    drawn = _drawn(state)
+    drawn = _drawn(state, CURVES)
     x = axis([1.0, *(float(trial.budget) for trial in drawn)], LEFT, WIDE[0] - RIGHT, whole=True)
     y = axis([v for trial in drawn for v in state.curve(trial.number)], WIDE[1] - BOTTOM, TOP)
     lines = []
@@ -85,9 +87,9 @@ def curves(state: StudyState) -> str:
 
 def panels(state: StudyState) -> Iterator[str]:
     """One chart for each parameter: the value of each trial over what it used."""
-    y = _values_axis(state, SMALL)
+    y, drawn = _values_axis(state, SMALL), _drawn(state, MOST)
     for name, parameter in state.spec.space.root.items():
-        trials = [trial for trial in state.ranked() if name in trial.params]
+        trials = [trial for trial in drawn if name in trial.params]
         if trials and not isinstance(parameter, Constant):
             x, places = _parameter_axis(parameter, [trial.params[name] for trial in trials])
             dots = [
@@ -116,16 +118,16 @@ def _style(state: StudyState, trial: Trial) -> str:
     return f"{trial.state} winner" if state.best and trial.number == state.best.number else trial.state
 
 
-def _time_of_best(trial: Trial) -> float:
-    return trial.reports[(trial.best_step or 1) - 1].time
+def _time_of_best(state: StudyState, trial: Trial) -> float:
+    return state.curves.time(trial.number, trial.best_step or 1)
 
 
-def _drawn(state: StudyState) -> list[Trial]:
-    """The trials whose curves are drawn: all, or the best third of what fits and a regular sample; the best last."""
+def _drawn(state: StudyState, most: int) -> list[Trial]:
+    """The trials that are drawn: all, or the best third of what fits and a regular sample; the best last."""
     ranked = sorted(state.ranked(), key=lambda trial: state.sign * (trial.value or 0.0))
-    rest = ranked[CURVES // 3 :]
-    stride = max(1, -(-len(rest) // (CURVES - CURVES // 3)))
-    return [*reversed(rest[::stride]), *reversed(ranked[: CURVES // 3])]
+    rest = ranked[most // 3 :]
+    stride = max(1, -(-len(rest) // (most - most // 3)))
+    return [*reversed(rest[::stride]), *reversed(ranked[: most // 3])]
 
 
 def _thinned(column: Sequence[float]) -> list[tuple[float, float]]:
@@ -145,8 +147,13 @@ def _figure(title: str, drawing: str) -> str:
 
 
 def _curves_title(state: StudyState) -> str:
-    count, total = len(_drawn(state)), sum(1 for _ in state.ranked())
-    return "Learning curves" if count == total else f"Learning curves of {count} of {total} trials, the best among them"
+    return f"Learning curves{_share(state, CURVES)}"
+
+
+def _share(state: StudyState, most: int = MOST) -> str:
+    """How many of the trials are drawn, where that is not all."""
+    count, total = len(_drawn(state, most)), sum(1 for _ in state.ranked())
+    return "" if count == total else f" of {count} of {total} trials, the best among them"
 
 
 def _summary(state: StudyState) -> str:
@@ -203,10 +210,12 @@ def _reached(state: StudyState) -> str:
 def _tried(rows: Sequence[Row], metric: str) -> str:
     heads = ("#", "trial", metric, "steps", "attempts", "state", "parameters", "why")
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(_row(row) for row in rows)
+    body = "".join(_row(row) for row in rows[:MOST])
+    left = len(rows) - MOST
+    more = f"<p>And {left} trials more, all of which are in <code>tune-tasks export</code>.</p>" if left > 0 else ""
     return (
         '<h2>What was tried, pruned and why</h2><div class="scroll"><table class="tried">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}"
     )
 
 
