@@ -23,7 +23,7 @@ from tune_tasks.attend import begin, job_name
 from tune_tasks.errors import ConfigError, Unavailable
 from tune_tasks.events import Opened, Started
 from tune_tasks.execution.jobs import Jobs
-from tune_tasks.studies import open_study
+from tune_tasks.studies import find_study, open_study
 from tune_tasks.watching import Watch
 
 pytestmark = pytest.mark.ray
@@ -70,7 +70,8 @@ def url_of(spec: Path) -> str:
 
 
 def running(url: str) -> bool:
-    return Path(url, "log").is_dir() and any(t.budget > 2 for t in open_study(url).trials)
+    study = find_study(url)
+    return study is not None and any(trial.budget > 2 for trial in study.trials)
 
 
 def drivers(url: str) -> list[str]:

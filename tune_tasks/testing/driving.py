@@ -12,7 +12,7 @@ from tune_tasks.execution import Message, Over, Returned, Row, Runner, TrialTask
 from tune_tasks.spec import StudySpec
 from tune_tasks.store import fetch, open_objects
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 """Seconds after which a test gives up on a runner."""
 
 

@@ -25,7 +25,7 @@ from tests.studies import events, write_study
 from tune_tasks.attend import job_name, stop
 from tune_tasks.events import Opened, Requested, Started
 from tune_tasks.execution.jobs import Jobs
-from tune_tasks.studies import open_study
+from tune_tasks.studies import find_study, open_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(450)]  # Airflow starts twice
 
@@ -61,7 +61,8 @@ class Held:
 
     def is_held(self) -> bool:
         """Whether both trials wait."""
-        return Path(self.url, "log").is_dir() and [t.budget for t in open_study(self.url).trials] == [2, 2]
+        study = find_study(self.url)
+        return study is not None and [trial.budget for trial in study.trials] == [2, 2]
 
     def go_on(self) -> None:
         """Lets the trials go on, also those of a later attempt."""
