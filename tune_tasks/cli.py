@@ -182,7 +182,8 @@ def _finish(study: Any, options: argparse.Namespace) -> int:
         with Progress(sys.stderr) as progress:
             tune(study, run=run, on_change=progress.update)
             shipped = None if options.no_promote else study_to_promote(study, on_change=progress.update)
-        catch_up(study)
+        if shipped is not None:
+            catch_up(study)
         model = None if shipped is None else promote_best(shipped, run=run)
     except KeyboardInterrupt:
         study.refresh()

@@ -88,21 +88,6 @@ def cluster_group(
             end.set_upstream(task)
 
 
-@contextmanager
-def failing_at_once() -> Iterator[None]:
-    """Fails the task for good where no retry mends the error, as the operators of the steps do."""
-    from tune_tasks.errors import TuneError, Unavailable
-
-    try:
-        yield
-    except Unavailable:
-        raise
-    except TuneError as error:
-        from airflow.providers.common.compat.sdk import AirflowFailException  # at home elsewhere in 3.1
-
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-
-
 def patient(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of a task that deletes: it tries more often than others, as what it leaves behind costs money."""
     often = {"retries": 5, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True}

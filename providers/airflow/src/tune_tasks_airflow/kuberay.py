@@ -19,7 +19,8 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async  # back to the loop, over which Airflow is asked
 
-from tune_tasks_airflow.clusters import ClusterGroup, cluster_group, failing_at_once, patient
+from tune_tasks_airflow.clusters import ClusterGroup, cluster_group, patient
+from tune_tasks_airflow.operators import failing_at_once
 from tune_tasks_airflow.resources import LABEL, KubeRay, Sign, Standing, resource, standing
 
 if TYPE_CHECKING:

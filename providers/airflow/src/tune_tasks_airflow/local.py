@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from tune_tasks_airflow.clusters import ClusterGroup, cluster_group, failing_at_once, patient
+from tune_tasks_airflow.clusters import ClusterGroup, cluster_group, patient
+from tune_tasks_airflow.operators import failing_at_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

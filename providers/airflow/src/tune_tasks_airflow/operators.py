@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,21 +78,13 @@ class StepOperator(BaseOperator):
         return self._run(context)
 
     def _run(self, context: Context, **more: Any) -> dict[str, Any]:
-        from tune_tasks.errors import TuneError, Unavailable
-
         self._works = True
         try:
-            with opened(self.store_conn_id):
+            with failing_at_once(), opened(self.store_conn_id):
                 self.pipeline = self.pipeline or pipeline_name(context["dag"].dag_id)
                 self.handle = study = self._open(_new(self.new_study, context))
                 show_study(context, study)
                 self._result = result = self._perform(study, context, **self._given(study, context), **more)
-        except Unavailable:
-            raise
-        except TuneError as error:
-            from airflow.providers.common.compat.sdk import AirflowFailException  # at home elsewhere in 3.1
-
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
         finally:
             self._works = False
         self.log.info("%s: %s", self.step, json.dumps(result))
@@ -288,6 +281,21 @@ class UndeployOperator(StepOperator):
     def __init__(self, *, run: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run = run
+
+
+@contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Fails the task for good where no retry mends the error."""
+    from tune_tasks.errors import TuneError, Unavailable
+
+    try:
+        yield
+    except Unavailable:
+        raise
+    except TuneError as error:
+        from airflow.providers.common.compat.sdk import AirflowFailException  # at home elsewhere in 3.1
+
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
 def run_name(dag_id: str, run_id: str) -> str:
