@@ -59,3 +59,20 @@ def test_of_workers_above_the_share_none_is_sent_away_that_has_a_trial(cluster: 
     nodes.see(Sight(TWO, {}))
     crew.provide({shape: 4})
     assert places(crew) == ["b", "a"]
+
+
+def test_a_worker_that_is_kept_off_a_node_without_need_any_more_is_hired_anew(
+    cluster: tuple[Crew, Nodes, Shape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew, nodes, shape = cluster
+    nodes.see(Sight(TWO, {}))
+    nodes.doubt(["b"])
+    crew.provide({shape: 2})
+    crew.members[0].node = "a"
+    crew.tend()
+    assert [worker.avoided for worker in crew.members] == [{"b"}, {"b"}]
+    monkeypatch.setattr(hired.Hired, "kill", MagicMock())
+    monkeypatch.setattr(nodes, "_doubted", {})  # as after the while for which it is in doubt
+    crew.tend()
+    crew.provide({shape: 2})
+    assert [worker.avoided for worker in crew.members] == [{"b"}, set()]

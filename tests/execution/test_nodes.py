@@ -64,6 +64,24 @@ def test_nodes_are_avoided_while_there_are_others() -> None:
     assert (one.slots, one.shunned) == (1, {"a", "b"})
 
 
+def test_a_node_that_does_not_answer_gets_no_new_worker_for_a_while_if_there_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = nodes()
+    one.doubt(["a", "gone"])
+    assert (one.closed, one.shunned) == ({"a"}, set())
+    one.doubt(["b"])
+    assert one.closed == set()
+    one.see(Sight({"a": {"CPU": 2.0}, "c": {"CPU": 2.0}}, {}))
+    assert one.closed == {"a"}
+    one.see(Sight({"a": {"CPU": 2.0}, "c": {"CPU": 2.0}}, {"c": None}))
+    assert one.closed == set()
+    monkeypatch.setattr(module, "_DOUBT", 0.0)
+    one = nodes()
+    one.doubt(["a"])
+    assert one.closed == set()
+
+
 def test_there_is_a_slot_even_where_no_node_is_left() -> None:
     one = nodes()
     one.see(Sight({}, {}))

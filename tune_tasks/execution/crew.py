@@ -88,6 +88,7 @@ class Crew:
     def tend(self) -> None:
         """Moves, dismisses and ends workers whose time has come."""
         grace = self._kit.spec.execution.stop_grace
+        open_again = set(self._nodes.present) - self._nodes.closed
         for worker in list(self.members):
             leaving = next((self._nodes.leaving[node] for node in worker.nodes if node in self._nodes.leaving), None)
             if not worker.torn and (gone := worker.gang & self._nodes.gone):
@@ -97,7 +98,9 @@ class Crew:
                 logger.warning(
                     "Ray has not started a worker for a minute: the cluster may be in use by others, or full"
                 )
-            if worker.left_by is not None:
+            if worker.starting and not worker.scout and not open_again.isdisjoint(worker.avoided):
+                self.remove(worker)  # the next one may be put there
+            elif worker.left_by is not None:
                 if worker.left_by <= self._clock.now:
                     self.remove(worker)
             elif leaving is not None and worker.gone_by is None:
@@ -162,7 +165,7 @@ class Crew:
             self.remove(worker)
 
     def _hire(self, shape: Shape, *, ahead: bool = False) -> Hired:
-        off = self._nodes.shunned.union(self._nodes.present if ahead else ())
+        off = self._nodes.closed.union(self._nodes.present if ahead else ())
         worker = Hired(self._kit, shape, self._clock, off, ahead=ahead)
         self.members.append(worker)
         return worker

@@ -38,7 +38,7 @@ class Clock:
 
 
 class Kit(NamedTuple):
-    """What every worker of a runner gets; `workload` lies in Ray's store."""
+    """What every worker of a runner gets; a large `workload` lies in Ray's store."""
 
     spec: StudySpec
     workload: Any
@@ -51,7 +51,7 @@ class Hired:
     def __init__(self, kit: Kit, shape: Shape, clock: Clock, avoided: Collection[str], *, ahead: bool = False) -> None:
         """`ahead`: hired for a place that is not there yet, so that an autoscaler makes one."""
         execution, self._clock, self._ahead = kit.spec.execution, clock, ahead
-        self.name, self.shape = uuid.uuid4().hex, shape
+        self.name, self.shape, self.avoided = uuid.uuid4().hex, shape, frozenset(avoided)
         self._group = placement.gang(shape, avoided)
         options = placement.options(shape, self._group, avoided)
         if kit.runtime_env:

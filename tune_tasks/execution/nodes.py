@@ -21,7 +21,9 @@ _UNSAID = 120.0
 """Seconds until a node has gone that did not say when it goes: two minutes are the longest notice of the clouds."""
 _FALSE_ALARM = 60.0
 """Seconds after which a node that should have gone is used again."""
-
+_DOUBT = 20.0
+"""Seconds for which a node that did not answer gets no new worker: Ray, which takes up to 15 to see that a node has
+gone, would put it there, and start it elsewhere only then."""
 
 _AHEAD = 5
 """Slots that may be asked for of a small cluster at once: as Ray's autoscaler starts at least so many nodes."""
@@ -49,6 +51,7 @@ class Nodes:
         self.leaving: dict[str, Leaving] = {}
         self.shunned: frozenset[str] = frozenset()
         """The nodes that failed too often, as long as there are others."""
+        self._doubted: dict[str, float] = {}
         self.slots = 0
         """How many trials run at once; at least 1, as nodes may come."""
         self.see(sight)
@@ -94,6 +97,18 @@ class Nodes:
         if self._avoided != set(nodes):
             self._avoided = frozenset(nodes)
             self._count()
+
+    def doubt(self, nodes: Collection[str]) -> None:
+        """Notes that nodes did not answer."""
+        self._doubted.update(dict.fromkeys(nodes, time.time() + _DOUBT))
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """The nodes that no new worker shall be put on: they failed, or do not answer, and there are others."""
+        now, there = time.time(), self._sight.nodes
+        doubtful = {node for node in there if self._doubted.get(node, 0.0) > now}
+        others = {node: has for node, has in there.items() if node not in doubtful | self.leaving.keys()}
+        return self.shunned | doubtful if doubtful and self._fit(others) else self.shunned
 
     def check(self, shape: Shape) -> None:
         """Raises `ConfigError` where no node that there is, or that an autoscaler might add, can hold a trial."""

@@ -245,11 +245,15 @@ class RayRunner:
 
     def _lost(self, worker: Hired, error: Exception) -> list[Word]:
         """What became of the tasks of a worker that Ray says is gone."""
+        from ray.exceptions import ActorUnavailableError
+
         if worker.starting:
             self._stillborn += 1
             if self._stillborn >= _STILLBORN:
                 text = f"{self._stillborn} workers ended before they were up; the last: {error}"
                 raise Unavailable(text + losses.unborn(error)) from error
+        if isinstance(error, ActorUnavailableError):
+            self._here.nodes.doubt(worker.nodes)
         notice = self._here.nodes.leaving.get(worker.node)
         text = losses.lost(worker.node, losses.why(error, notice.why if notice else None))
         return self._ended(worker, "lost", text, type(error).__name__)
@@ -257,6 +261,7 @@ class RayRunner:
     def _given_up(self, worker: Hired, how: str) -> list[Word]:
         """Ends a worker that answers no more, or whose trial does not stop."""
         if how == "silent":
+            self._here.nodes.doubt(worker.nodes)
             text = losses.lost(worker.node, losses.silent(worker.silence))
             return self._ended(worker, "lost", text, None)
         if how == "torn":

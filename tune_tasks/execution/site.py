@@ -20,6 +20,9 @@ from tune_tasks.execution.nodes import Nodes
 from tune_tasks.execution.placement import Shape
 from tune_tasks.spec import StudySpec
 
+_SMALL = 2**16
+"""Bytes of an objective; Ray sends arguments of up to 100 KiB along."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -72,12 +75,18 @@ def _leave(attached: bool, lookout: Lookout | None) -> None:  # noqa: FBT001  # 
 
 
 def _kit(spec: StudySpec, workload: Workload, loaders: Mapping[str, Any]) -> Kit:
-    """Puts what workers share into Ray's store, each input by itself: arrays are then read where they lie."""
+    """Puts what workers share into Ray's store, each input by itself: arrays are then read where they lie.
+
+    A small workload goes with the order to start a worker: a new node that looks for a copy of it on one which has
+    just gone would wait there for ten seconds.
+    """
     import ray
 
     shared = {name: ray.put(value) for name, value in inputs.load(loaders, workload.folder).items()}
     workload = replace(_portable(workload), inputs=shared)
-    return Kit(spec, ray.put(workload), {} if _inherits() else environment.worker_env(spec, workload.folder))
+    small = isinstance(workload.objective, str) or len(workload.objective) <= _SMALL
+    env = {} if _inherits() else environment.worker_env(spec, workload.folder)
+    return Kit(spec, workload if small else ray.put(workload), env)
 
 
 def _shipped(spec: StudySpec, folder: str | None) -> dict[str, Any]:
