@@ -13,6 +13,7 @@ from typing import Any
 
 from tune_tasks.errors import ConfigError
 from tune_tasks.spec import StudySpec
+from tune_tasks.store.credentials import given
 
 _EXCLUDED = [".git", ".venv", "__pycache__", "studies"]
 """Never sent along with a working directory."""
@@ -21,7 +22,7 @@ _PODMAN = re.compile(r"\[Node (\S+?)\].*?Podman command failed: .*?:/shared:Z', 
 
 
 def worker_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
-    """The runtime environment of a worker: packages, variables and image.
+    """The runtime environment of a worker: packages, variables, the credentials that this thread uses, and image.
 
     A list of packages is looked for from `folder` on, that of the spec file. Raises `ConfigError` for one that is not
     there, for a missing secret, and for what Ray cannot hand to an image.
@@ -30,7 +31,8 @@ def worker_env(spec: StudySpec, folder: str | None) -> dict[str, Any]:
     missing = [name for name in environment.secrets if name not in os.environ]
     if missing:
         raise ConfigError(f"environment.secrets: {', '.join(missing)} is not set in the environment of this process")
-    variables = {**environment.variables, **{name: os.environ[name] for name in environment.secrets}}
+    secrets = {name: os.environ[name] for name in environment.secrets}
+    variables = {**environment.variables, **secrets, **given()}
     if environment.image and (quoted := [name for name, value in variables.items() if "'" in value]):
         # Ray writes them into a line for the node's shell: no worker would start, and nobody would say so
         raise ConfigError(f"environment: {', '.join(quoted)} has a single quote, which Ray cannot hand to an image")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tune_tasks.store.checkpoints import fetch, publish
 from tune_tasks.store.copies import Copied
+from tune_tasks.store.credentials import given
 from tune_tasks.store.log import StudyLog
 from tune_tasks.store.names import Entry, split_url
 from tune_tasks.store.probe import probe
@@ -92,10 +93,12 @@ def open_objects(url: str, *, deadline: float = DEADLINE, variables: Mapping[str
     """Opens the objects below a URL: a local path, `file://`, `memory://`, or any URL that fsspec has a package for.
 
     Touches nothing yet. Credentials come from the environment; in the URL they are accepted and never shown.
-    `variables` of a bucket's environment are taken in place of this process's own, for one that opens several.
+    `variables` of a bucket's or database's environment are taken in place of this process's own, for one that opens
+    several; by default those that `credentials.using` gives this thread.
     Raises `ConfigError` for a URL that cannot be one, an unknown scheme, and a package that is not installed.
     """
     scheme, rest = split_url(url)
+    known = given() if variables is None else variables
     match scheme:
         case "file":
             from tune_tasks.store.local import LocalObjects
@@ -106,13 +109,13 @@ def open_objects(url: str, *, deadline: float = DEADLINE, variables: Mapping[str
 
             return Retrying(MemoryObjects(rest), deadline)
         case "postgresql" | "postgres":
-            from tune_tasks.store.postgres import PostgresObjects
+            from tune_tasks.store.postgres import PostgresObjects, with_login
 
-            return Retrying(PostgresObjects(url, deadline), deadline)
+            return Retrying(PostgresObjects(with_login(url, known), deadline), deadline)
         case _:
             from tune_tasks.store.remote import FsspecObjects  # loads fsspec, which a local study never needs
 
-            return Retrying(FsspecObjects(url, deadline, variables), deadline)
+            return Retrying(FsspecObjects(url, deadline, known), deadline)
 
 
 __all__ = [

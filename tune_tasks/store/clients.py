@@ -5,6 +5,7 @@ What is tried again is for `retry` alone to decide, count, log and end. Must not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -45,6 +46,9 @@ _VARIABLES: dict[Cloud, dict[str, str]] = {
     },
 }
 """How a file system calls what an environment variable holds."""
+
+WHOLE_KEY = "FSSPEC_GCS"
+"""fsspec's own variable with options of Google's file system, as JSON: {"token": the content of a key file}."""
 
 _CONNECT, _READ = 5, 10
 """Seconds for a connection, and for the next bytes on it."""
@@ -94,7 +98,9 @@ def implementation(scheme: str, shown: str) -> Any:
 
 def options(cloud: Cloud, variables: Mapping[str, str]) -> dict[str, Any]:
     """What a file system takes for environment variables that are not this process's own."""
-    given = {option: variables[name] for name, option in _VARIABLES[cloud].items() if name in variables}
+    given: dict[str, Any] = {option: variables[name] for name, option in _VARIABLES[cloud].items() if name in variables}
+    if cloud == "gcs" and WHOLE_KEY in variables:
+        given |= json.loads(variables[WHOLE_KEY])
     region = variables.get("AWS_DEFAULT_REGION")
     return given | ({"client_kwargs": {"region_name": region}} if cloud == "s3" and region else {})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from tune_tasks.errors import ConfigError, invalid
 from tune_tasks.store.copies import Copied
-from tune_tasks.store.names import Entry, shown_url, split_credentials, split_url
+from tune_tasks.store.names import Entry, has_credentials, shown_url, split_credentials, split_url
 from tune_tasks.store.segment import segment_key, segment_number
 
 if TYPE_CHECKING:
@@ -293,6 +293,17 @@ def _range(prefix: str) -> tuple[str, int, int]:
         if segment_key(first).startswith(prefix):
             return pattern, first, int(digits.ljust(12, "9"))
     return pattern, 1, 0
+
+
+def with_login(url: str, variables: Mapping[str, str]) -> str:
+    """The URL with the user and the password that are in PGUSER and PGPASSWORD, unless it has its own."""
+    if "PGUSER" not in variables or has_credentials(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    user, password = (quote(variables.get(name, ""), safe="") for name in ("PGUSER", "PGPASSWORD"))
+    if "@" in rest.partition("/")[0]:
+        return f"{scheme}://{rest.replace('@', f':{password}@', 1)}"
+    return f"{scheme}://{user}:{password}@{rest}"
 
 
 def _place(url: str) -> tuple[str, dict[str, str], set[str]]:

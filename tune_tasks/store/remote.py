@@ -60,7 +60,8 @@ class FsspecObjects:
                 raise ConfigError(f"store: {self.url} has credentials, which come from the environment on this store")
             self._options |= {"key": credentials.user, "secret": credentials.password}
         self._options |= options(self._cloud, variables or {})
-        secrets = (*(credentials or ()), *(variables or {}).values())
+        given = (value for name, value in (variables or {}).items() if _SECRET.search(name))
+        secrets = (*(credentials or ()), *given)
         self._secrets = {text for part in secrets for text in (part, quote(part, safe=""))}
         self._root: str = self._class._strip_protocol(bare).rstrip("/")  # noqa: SLF001  # as fsspec.core does
         self._made: tuple[int, Any] | None = None

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tune_tasks.store.credentials import given
 from tune_tasks.tracking.following import PATIENCE, Trackers, behind, catch_up, in_one_line, to_stderr
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Beside:
     """The process beside a step, which is started when the step has lasted for `DELAY` seconds."""
 
     def __init__(self, study: Study) -> None:
-        self._study = study
+        self._study, self._variables = study, given()  # of the thread that runs the step
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self.wanted = _has_place(study) and _enter(study.url)
@@ -80,7 +81,9 @@ class Beside:
             return
         command = [sys.executable, "-m", "tune_tasks.tracking", self._study.url, "--parent", str(os.getpid())]
         try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+            process = subprocess.Popen(  # noqa: S603  # ours
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **self._variables}
+            )
         except OSError as error:
             to_stderr(f"tracking: no process can be started: {error.strerror or error}")
             return

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow.sdk import BaseHook
 
@@ -62,12 +61,7 @@ def objects(url: str, store_conn_id: str | None) -> Objects:
     """The objects of a study with a connection's credentials, for a process in which others have theirs."""
     from tune_tasks.store import open_objects
 
-    known = variables(store_conn_id)
-    scheme, _, rest = url.partition("://")
-    if "PGUSER" in known and "@" not in rest:
-        user, password = (quote(known.get(name, ""), safe="") for name in ("PGUSER", "PGPASSWORD"))
-        return open_objects(f"{scheme}://{user}:{password}@{rest}")
-    return open_objects(url, variables=known)
+    return open_objects(url, variables=variables(store_conn_id))
 
 
 def _amazon(connection: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
