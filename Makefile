@@ -11,7 +11,8 @@ PINS := pip compile --universal --fork-strategy fewest --python-version 3.11 --q
 PROVIDER_OF_.venv := providers/prefect
 PROVIDER_OF_.venv-airflow := providers/airflow
 AIRFLOW_TESTS := tests/providers/airflow tests/dags
-REAL := ray or prefect or slow
+# A Prefect server alone needs little of the machine: those of its tests that are not slow are among the others.
+REAL := ray or slow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -57,11 +58,12 @@ check: env env-airflow ## Run ruff, mypy, and the tests of imports, docs and the
 	.venv/bin/mypy --cache-dir .mypy_cache/airflow --python-executable .venv-airflow/bin/python providers/airflow/src
 	.venv/bin/python -m pytest -q tests/test_imports.py tests/test_docs.py tests/test_readme.py
 
-docs: env ## Write what is generated: docs/spec.md and the schemas of a spec and of model.json.
+docs: env ## Write what is generated: docs/spec.md, the schemas of a spec and of model.json, and Prefect's form.
 	@mkdir -p docs
 	.venv/bin/tune-tasks schema --format markdown > docs/spec.md
 	.venv/bin/tune-tasks schema > docs/spec.schema.json
 	.venv/bin/tune-tasks schema --of model > docs/model.schema.json
+	.venv/bin/python -m tune_tasks_prefect form
 
 schema: docs ## The same.
 

@@ -62,9 +62,12 @@ class PrefectServer:
 
 
 @contextmanager
-def serve(home: Path) -> Iterator[PrefectServer]:
-    """Runs a server for as long as the block lasts."""
-    port = _free_port()
+def serve(home: Path, *, port: int | None = None, **settings: str) -> Iterator[PrefectServer]:
+    """Runs a server for as long as the block lasts; `settings` are variables of its environment alone.
+
+    With the `port` and the `home` of one that was killed it goes on in its place.
+    """
+    port = port or _free_port()
     api = f"http://127.0.0.1:{port}/api"
     home.mkdir(parents=True, exist_ok=True)
     start = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
@@ -72,7 +75,7 @@ def serve(home: Path) -> Iterator[PrefectServer]:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command,
-            env=_environment(home),
+            env={**_environment(home), **settings},
             cwd=home,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""A flow of Prefect pauses for a person's answer, which decides the promotion and stands in the study's log."""
+"""A flow of Prefect pauses for a person's answer, which decides the promotion and stands in the log of the study."""
 
 from __future__ import annotations
 
@@ -13,24 +13,13 @@ from tests.studies import SPEC, write_study
 
 PROGRAM = """
 import sys
-import tune_tasks as tt
-from prefect import flow, pause_flow_run
-from prefect.input import RunInput
+from prefect import flow
 from tune_tasks_prefect import promote_best
-
-class Answer(RunInput):
-    agreed: bool
-    by: str
-    why: str
+from tune_tasks_prefect.approvals import approved
 
 @flow
 def promote(study: str) -> None:
-    model = promote_best(study)
-    if model["pending"]:
-        answer = pause_flow_run(wait_for_input=Answer, timeout=120, poll_interval=1)
-        decide = tt.approve if answer.agreed else tt.reject
-        decide(tt.open_study(study), by=answer.by, why=answer.why)
-        model = promote_best(study)
+    model = approved(promote_best(study), poll=1)
     print("promoted:", model["promoted"])
 
 promote(sys.argv[1])
@@ -40,7 +29,7 @@ RESUME = """
 import sys
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
-    client.resume_flow_run(sys.argv[1], run_input={"agreed": True, "by": "Ada", "why": "looks right"})
+    client.resume_flow_run(sys.argv[1], run_input={"agreed": "yes", "by": "Ada", "why": "looks right"})
 """
 
 

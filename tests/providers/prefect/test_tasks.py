@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import socket
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 from moto.server import ThreadedMotoServer
-from prefect import flow
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Failed
@@ -43,6 +44,10 @@ TASKS = (
     provider.deploy,
     provider.undeploy,
 )
+
+
+OPENING = {"study", "overrides", "amend", "pipeline", "store", "cluster", "limit"}
+"""What a task takes beside the step's own options; the last two only where it launches."""
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +114,23 @@ def sampled(url: str) -> list[int]:
 
 def test_there_is_a_task_for_each_step_of_the_table() -> None:
     assert [task.name for task in TASKS] == list(STEPS)
-    for task in TASKS:
-        assert [name for name in inspect.signature(task.fn).parameters if name != "study"] == list(
-            STEPS[task.name].options
-        )
+    for each in TASKS:
+        taken = [*inspect.signature(each.fn).parameters]
+        assert set(taken) - OPENING == set(STEPS[each.name].options), each.name
+        assert set(taken) >= OPENING - {"cluster", "limit"}, each.name
     assert {task.fn.__kwdefaults__["run"] for task in (provider.sample, provider.promote_best)} == {MAIN}
+
+
+def test_each_task_has_a_twin_for_async_flows_that_is_the_same_but_for_the_await() -> None:
+    for each in TASKS:
+        twin = getattr(provider, f"a{each.name}")
+        assert twin is each.twin
+        assert twin.isasync
+        assert not each.isasync
+        assert inspect.signature(twin.fn) == inspect.signature(each.fn)
+        for name in ("name", "tags", "retries", "retry_delay_seconds", "retry_condition_fn", "cache_policy"):
+            assert getattr(twin, name) == getattr(each, name), name
+        assert each.tags == {"tune_tasks"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +188,8 @@ def test_the_flow_runs_a_study_to_its_end_and_tells_it_step_by_step(server: Pref
     assert {row["run_count"] for row in runs.values()} == {1}
     [final] = server.wait_for(lambda: logged(server, flow_run, "promote_best"))
     assert result["model"]["reason"] in final
-    assert len(logged(server, flow_run, "launch_trials")) == study.state.rounds["main"]
+    told = [line for line in logged(server, flow_run, "launch_trials") if line.startswith("Batch main-")]
+    assert len(told) == study.state.rounds["main"]
 
 
 def test_a_run_that_stopped_early_is_finished_by_the_next_which_also_promotes(
@@ -282,6 +300,53 @@ def test_tasks_take_options_and_results_as_every_prefect_task_does(server: Prefe
     assert verdict["batch"] == "monday-0000"
     runs = task_runs(server, str(state.state_details.flow_run_id), {"monday", "launch_trials monday-0000"})
     assert runs["monday"]["state_type"] == "COMPLETED"
+    assert {tag for row in runs.values() for tag in row["tags"]} == {"tune_tasks"}
+
+
+def test_an_async_flow_awaits_a_step_by_its_name_or_by_its_twin_s_or_submits_it(
+    server: PrefectServer, tmp_path: Path
+) -> None:
+    spec = str(write_study(tmp_path))
+    named = provider.sample.with_options(task_run_name="tuesday", tags={"mine"}, retries=0)
+
+    @flow
+    async def composed() -> dict[str, Any]:
+        batch = await named(spec, run="tuesday", count=2)
+        outcome = await provider.alaunch_trials(spec, batch)
+        evaluated = provider.evaluate_and_prune.submit(spec, outcome)
+        again = provider.aevaluate_and_prune.submit(spec, outcome)
+        return {"sync": evaluated.result(), "async": again.result()}
+
+    state = asyncio.run(composed(return_state=True))
+    verdicts = asyncio.run(state.result(fetch=True)) if inspect.isawaitable(state.result()) else state.result()
+    assert verdicts["sync"] == verdicts["async"]
+    assert verdicts["sync"]["batch"] == "tuesday-0000"
+    runs = task_runs(server, str(state.state_details.flow_run_id), {"tuesday", "launch_trials tuesday-0000"})
+    assert runs["tuesday"]["tags"] == ["mine"]
+
+
+def test_the_async_flow_leaves_the_same_study(server: PrefectServer, tmp_path: Path) -> None:
+    result = asyncio.run(provider.atune(str(write_study(tmp_path / "async"))))
+    assert result["done"]
+    assert result["model"]["promoted"]
+    provider.tune(str(write_study(tmp_path / "sync")))
+    assert story(result["study"]) == story(str(tmp_path / "sync" / "studies" / "small"))
+
+
+def test_a_sync_task_in_an_async_flow_and_a_thread_run_a_step_as_they_are(
+    server: PrefectServer, tmp_path: Path
+) -> None:
+    spec = str(write_study(tmp_path))
+
+    @task
+    def helper() -> int:
+        return int(provider.sample(spec)["trials"])
+
+    @flow
+    async def mixed() -> tuple[int, int]:
+        return helper(), (await asyncio.to_thread(provider.sample, spec))["trials"]
+
+    assert asyncio.run(mixed()) == (4, 4)
 
 
 @pytest.mark.s3
@@ -315,19 +380,3 @@ def test_a_store_that_is_away_for_a_while_is_waited_for_and_its_key_stays_at_hom
     kept = b"".join(path.read_bytes() for path in server.home.rglob("*") if path.is_file())
     assert b"s3://tuning/studies/small" in kept
     assert secret.encode() not in kept
-
-
-@pytest.mark.parametrize(
-    "study",
-    [
-        "s3://someone:hushhush@tuning/studies/small",
-        {"name": "small", "store": "s3://someone:hushhush@tuning/studies"},
-        {"name": "small", "promotion": {"registry": "postgresql://someone:hushhush@server/mlflow"}},
-    ],
-)
-def test_a_url_with_a_key_in_it_is_refused_because_prefect_shows_parameters(server: PrefectServer, study: Any) -> None:
-    _, state, error = run(study)
-    assert state.is_failed()
-    assert isinstance(error, tt.ConfigError)
-    assert "credentials" in str(error)
-    assert "hushhush" not in str(error)

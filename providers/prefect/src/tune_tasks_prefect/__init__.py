@@ -6,10 +6,20 @@ server and workers load it as a collection when they start, so it must stay ligh
 
 from __future__ import annotations
 
-from tune_tasks_prefect.flows import tune
+from tune_tasks_prefect.blocks import RayCluster, StudyStore
+from tune_tasks_prefect.flows import atune, stop_cancelled_run, tune
+from tune_tasks_prefect.hooks import stop_jobs, tell_jobs
+from tune_tasks_prefect.opening import Source
 from tune_tasks_prefect.retries import worth_retrying
 from tune_tasks_prefect.tasks import (
-    Source,
+    adeploy,
+    aevaluate_and_prune,
+    aextend,
+    alaunch_trials,
+    apromote_best,
+    asample,
+    atrain_final,
+    aundeploy,
     deploy,
     evaluate_and_prune,
     extend,
@@ -21,13 +31,27 @@ from tune_tasks_prefect.tasks import (
 )
 
 __all__ = [
+    "RayCluster",
     "Source",
+    "StudyStore",
+    "adeploy",
+    "aevaluate_and_prune",
+    "aextend",
+    "alaunch_trials",
+    "apromote_best",
+    "asample",
+    "atrain_final",
+    "atune",
+    "aundeploy",
     "deploy",
     "evaluate_and_prune",
     "extend",
     "launch_trials",
     "promote_best",
     "sample",
+    "stop_cancelled_run",
+    "stop_jobs",
+    "tell_jobs",
     "train_final",
     "tune",
     "undeploy",
