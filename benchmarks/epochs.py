@@ -75,3 +75,12 @@ def train_in_ray_tune(config: dict[str, Any]) -> None:
             network.save(Path(folder))
             note(str(trial), network.epoch)
             tune.report({**metrics, "epoch": network.epoch}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def nap(config: dict[str, Any]) -> None:
+    """Trains nothing, and reports ten times in `CHAOS_EPOCH_SECONDS` each."""
+    import tune_tasks as tt
+
+    for step in range(10):
+        time.sleep(float(os.environ.get("CHAOS_EPOCH_SECONDS", "0")))
+        tt.report({"loss": config["x"] / (step + 1)})
