@@ -250,7 +250,11 @@ def test_no_secret_is_in_what_a_flow_with_a_block_leaves_behind(
         return sorted(variables(store))
 
     assert named(name) == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FSSPEC_GCS"]
-    server.wait_for(lambda: [row for row in server.rows("logs", limit=200) if "with StudyStore" in row["message"]])
+    server.wait_for(
+        lambda: [
+            row for row in server.rows("logs", sort="TIMESTAMP_DESC", limit=200) if "with StudyStore" in row["message"]
+        ]
+    )
     kept = b"".join(path.read_bytes() for path in server.home.rglob("*") if path.is_file())
     assert name.encode() in kept
     assert KEY.encode() not in kept
