@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pytest
 
 from tests.faults.studies import steps
 from tests.flows.held import Held, held
+from tests.flows.mortal import Mortal, command_of, kill_all
 from tests.flows.running import Deployed, FlowRun, finish, start, until
-from tests.prefect_server import PrefectServer, serve, shared
+from tests.prefect_server import PrefectServer, shared
 from tests.servers.processes import free_port
 from tests.servers.ray_nodes import Nodes, cluster
 from tune_tasks.execution.guard import family
@@ -79,37 +80,6 @@ def run_of(server: PrefectServer, name: str, **parameters: Any) -> FlowRun:
 def children(process: subprocess.Popen[str]) -> list[int]:
     """The processes in which a runner executes flows."""
     return [pid for pid in family({process.pid}) if "spawn_main" in command_of(pid)]
-
-
-def command_of(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    return ""
-
-
-def kill_all(*pids: int) -> None:
-    """kill -9 of processes and of all that they started."""
-    for pid in family(set(pids)):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-class Mortal:
-    """A server of Prefect's that a test kills, and starts again with the same database."""
-
-    def __init__(self, home: Path, stack: ExitStack) -> None:
-        self.home, self.stack, self.port = home, stack, free_port()
-        self.server = self.start()
-
-    def start(self) -> PrefectServer:
-        """Returns when it answers."""
-        return self.stack.enter_context(serve(self.home, port=self.port))
-
-    def kill(self) -> None:
-        """kill -9."""
-        kill_all(
-            *(int(p.name) for p in Path("/proc").glob("[0-9]*") if f"--port {self.port}" in command_of(int(p.name)))
-        )
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 """A flow run that was taken for dead and is executed anew, and the process that lives on: nothing is run twice.
 
-Also a promotion in the middle of which the flow is killed, as that needs no Ray either.
+Also a promotion in the middle of which the flow is killed, the server, or both, as that needs no Ray either.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.faults.studies import steps
 from tests.flows.held import Held, held
+from tests.flows.mortal import Mortal, kill_all
 from tests.flows.running import Deployed, complete, until
 from tests.prefect_server import shared
 from tests.studies import write_study
@@ -83,23 +84,32 @@ def evaluate(folder):
 """
 
 
-def test_a_flow_that_is_killed_in_the_middle_of_a_promotion_promotes_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["flow", "server", "both"])
+def test_whoever_is_killed_in_the_middle_of_a_promotion_it_promotes_once(tmp_path: Path, killed: str) -> None:
     promotion = {"registry": "none", "loader": "objective:load", "evaluate": "objective:evaluate", "candidates": 1}
     spec = write_study(tmp_path, budget={"trials": 2, "concurrency": 1}, promotion=promotion)
     (spec.parent / "objective.py").write_text((spec.parent / "objective.py").read_text() + PAUSE)
-    run = Deployed.on(shared(), "promoting").run(study=str(spec))
-    gate = tmp_path / "gate"
-    first = run.execute(GATE=str(gate))
-    until((tmp_path / "reached").exists)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    url = str(tmp_path / "studies" / "small")
-    assert open_study(url).state.promotions == []
-    counted = steps(url)
-    run.set("CRASHED")
-    run.again()
-    gate.touch()
-    complete(run, run.execute(GATE=str(gate)))
+    gate, url = tmp_path / "gate", str(tmp_path / "studies" / "small")
+    with ExitStack() as stack:
+        mortal = None if killed == "flow" else Mortal(tmp_path / "home", stack)
+        run = Deployed.on(mortal.server if mortal else shared(), "promoting").run(study=str(spec))
+        first = run.execute(GATE=str(gate))
+        until((tmp_path / "reached").exists)
+        counted = steps(url)
+        if killed != "server":
+            kill_all(first.pid)
+            first.communicate()
+        if mortal is not None:
+            mortal.kill()
+            mortal.start()
+        assert open_study(url).state.promotions == []
+        gate.touch()
+        if killed == "server":
+            complete(run, first)
+        else:
+            run.set("CRASHED")
+            run.again()
+            complete(run, run.execute(GATE=str(gate)))
     [model] = open_study(url).state.promotions
     assert model["promoted"]
     assert steps(url) == counted
