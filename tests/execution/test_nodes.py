@@ -82,6 +82,13 @@ def test_a_node_that_does_not_answer_gets_no_new_worker_for_a_while_if_there_are
     assert one.closed == set()
 
 
+def test_the_only_node_is_never_closed_also_for_trials_that_ask_for_nothing() -> None:
+    one = nodes(Sight({"a": {"CPU": 2.0}}, {}), resources={"cpu": 0}, concurrency=3)
+    one.doubt(["a"])
+    one.avoid(["a"])
+    assert (one.closed, one.slots) == (set(), 3)
+
+
 def test_there_is_a_slot_even_where_no_node_is_left() -> None:
     one = nodes()
     one.see(Sight({}, {}))

@@ -24,7 +24,6 @@ _FALSE_ALARM = 60.0
 _DOUBT = 20.0
 """Seconds for which a node that did not answer gets no new worker: Ray, which takes up to 15 to see that a node has
 gone, would put it there, and start it elsewhere only then."""
-
 _AHEAD = 5
 """Slots that may be asked for of a small cluster at once: as Ray's autoscaler starts at least so many nodes."""
 logger = logging.getLogger(__name__)
@@ -141,6 +140,8 @@ class Nodes:
 
     def _fit(self, nodes: Mapping[str, Amounts]) -> int:
         needs = self._shape.needs
+        if not nodes:
+            return 0
         if not needs:  # trials that ask for nothing: as many as there are cores
             return self._budget.concurrency or int(sum(node.get("CPU", 0) for node in nodes.values()))
         return capacity.count(needs, self._shape.resources.strategy, list(nodes.values()))
