@@ -19,7 +19,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateName
 from prefect.client.schemas.objects import FlowRun
@@ -29,13 +28,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_runs import apause_flow_run, asuspend_flow_run, pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_logger
-from prefect.tasks import exponential_backoff
 from pydantic import Field
 
 from tune_tasks.errors import ConfigError
 from tune_tasks_prefect.artifacts import masked
 from tune_tasks_prefect.blocks import opened
-from tune_tasks_prefect.retries import worth_retrying
+from tune_tasks_prefect.retries import AS_THE_STUDY_SAYS
 from tune_tasks_prefect.showing import code, links_of, plain, standings_of
 from tune_tasks_prefect.tasks import apromote_best, promote_best
 
@@ -294,12 +292,7 @@ def _flow_run() -> FlowRun:
 @task(
     name="answer",
     task_run_name="answer {run}",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(10),
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    result_serializer="json",
+    **AS_THE_STUDY_SAYS,
 )
 def _tell(study: str, run: str, said: Result, store: str | None) -> Result:
     """Tells the study what a person said; who was first, counts, and that answer is given back."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.events.schemas.automations import AutomationCore
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
 TAG = "tune-tasks"
 """A deployment with this tag is healed; the runs of others are left alone."""
@@ -44,7 +44,26 @@ def automations(heartbeat: timedelta) -> list[AutomationCore]:
     """All of them, for runs that give a sign of life at least once in the time of `heartbeat`."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore
+
+    crash = ChangeFlowRunState(
+        state=StateType.CRASHED, message=f"No heartbeat for {MISSED * heartbeat}: its process is taken for killed"
+    )
+    begin = ChangeFlowRunState(
+        state=StateType.SCHEDULED, name="AwaitingRetry", message="Its process was ended; the study goes on"
+    )
+    about = f"Of deployments with the tag {TAG}. Made by `python -m tune_tasks_prefect setup`."
+    lost, again, shut = _triggers(MISSED * heartbeat)
+    return [
+        AutomationCore(name=LOST, description=about, trigger=lost, actions=[crash]),
+        AutomationCore(name=AGAIN, description=about, trigger=again, actions=[begin]),
+        AutomationCore(name=SHUT, description=about, trigger=shut, actions=[begin]),
+    ]
+
+
+def _triggers(silence: timedelta) -> tuple[EventTrigger, EventTrigger, EventTrigger]:
+    """A run of ours that was silent for so long, one that crashed, and one whose runner was shut down."""
+    from prefect.events.schemas.automations import EventTrigger, Posture
 
     of_ours: dict[str, Any] = {
         "match_related": [
@@ -54,19 +73,13 @@ def automations(heartbeat: timedelta) -> list[AutomationCore]:
         "for_each": {"prefect.resource.id"},
         "threshold": 1,
     }
+    few = {"prefect.run-count": [str(count) for count in range(MOST_RUNS)]}
     lost = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.*"},
         match={"prefect.resource.id": "prefect.flow-run.*"},
         posture=Posture.Proactive,
-        within=MISSED * heartbeat,
-        **of_ours,
-    )
-    few = {"prefect.run-count": [str(count) for count in range(MOST_RUNS)]}
-    shut = EventTrigger(
-        expect={"prefect.flow-run.Cancelled"},
-        match={"prefect.resource.id": "prefect.flow-run.*", "prefect.state-message": SHUT_DOWN, **few},
-        posture=Posture.Reactive,
+        within=silence,
         **of_ours,
     )
     again = EventTrigger(
@@ -77,20 +90,13 @@ def automations(heartbeat: timedelta) -> list[AutomationCore]:
         within=_LONGEST,
         **of_ours,
     )
-    crash = ChangeFlowRunState(
-        state=StateType.CRASHED, message=f"No heartbeat for {MISSED * heartbeat}: its process is taken for killed"
+    shut = EventTrigger(
+        expect={"prefect.flow-run.Cancelled"},
+        match={"prefect.resource.id": "prefect.flow-run.*", "prefect.state-message": SHUT_DOWN, **few},
+        posture=Posture.Reactive,
+        **of_ours,
     )
-    begin = ChangeFlowRunState(
-        state=StateType.SCHEDULED,
-        name="AwaitingRetry",
-        message="Its process was ended; the study goes on",
-    )
-    about = f"Of deployments with the tag {TAG}. Made by `python -m tune_tasks_prefect setup`."
-    return [
-        AutomationCore(name=LOST, description=about, trigger=lost, actions=[crash]),
-        AutomationCore(name=AGAIN, description=about, trigger=again, actions=[begin]),
-        AutomationCore(name=SHUT, description=about, trigger=shut, actions=[begin]),
-    ]
+    return lost, again, shut
 
 
 def settle(client: SyncPrefectClient, wanted: AutomationCore) -> Done:

@@ -17,10 +17,8 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled
 
 from tune_tasks_prefect.asking import impatient
+from tune_tasks_prefect.automations import SHUT_DOWN, TAG, comes_back
 from tune_tasks_prefect.notes import Note, notes_of, opened_job, written
-
-_SHUT_DOWN = "Runner is shutting down."
-"""What Prefect says of the runs that a runner cancels itself when it gets a SIGTERM."""
 
 
 def stop_jobs(flow: Any, flow_run: FlowRun, state: State) -> None:
@@ -42,8 +40,6 @@ def tell_jobs(flow: Any, flow_run: FlowRun, state: State) -> None:
 
     They go on, because the run comes back. Where it has crashed so often that it is not run again, they are stopped.
     """
-    from tune_tasks_prefect.automations import TAG, comes_back
-
     log = flow_run_logger(flow_run, flow)
     run = _newest(flow_run, log)
     if state.is_crashed() and TAG in run.tags and not comes_back(run.run_count, run.tags):
@@ -94,7 +90,7 @@ def stop_all(run: FlowRun, log: Any) -> None:
 def _is_cancelled(run: FlowRun) -> bool:
     """Whether a person has cancelled a run, as the server has it."""
     state = run.state
-    return state is not None and (state.is_cancelling() or (state.is_cancelled() and state.message != _SHUT_DOWN))
+    return state is not None and (state.is_cancelling() or (state.is_cancelled() and state.message != SHUT_DOWN))
 
 
 def _tell(run: FlowRun, log: Any) -> None:

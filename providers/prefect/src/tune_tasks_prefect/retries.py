@@ -1,8 +1,14 @@
-"""Which failures of a task are worth another try: the answer is in the error's class, never in its text."""
+"""Which failures of a task are worth another try: the answer is in the error's class, never in its text.
+
+This module must not know what a task does.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
 
 from tune_tasks.errors import TuneError, Unavailable
 
@@ -16,3 +22,14 @@ def worth_retrying(task: Any, run: Any, state: Any) -> bool:  # noqa: ARG001  # 
     """
     error = state.data
     return not isinstance(error, TuneError) or isinstance(error, Unavailable)
+
+
+AS_THE_STUDY_SAYS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(10),
+    "retry_condition_fn": worth_retrying,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "result_serializer": "json",
+}
+"""Options of every task that calls the engine: again after 10, 20 and 40 seconds, and nothing remembered."""

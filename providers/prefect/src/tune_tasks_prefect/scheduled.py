@@ -8,44 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prefect import Task, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger, task
 from prefect.context import FlowRunContext
-from prefect.tasks import exponential_backoff
 
 from tune_tasks.errors import ConfigError
 from tune_tasks_prefect.blocks import opened
 from tune_tasks_prefect.pipelines import pipeline_name
-from tune_tasks_prefect.retries import worth_retrying
+from tune_tasks_prefect.retries import AS_THE_STUDY_SAYS
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from tune_tasks.spec import StudySpec
 
-P = ParamSpec("P")
 Result: TypeAlias = dict[str, Any]
 Spec: TypeAlias = str | Path | dict[str, Any]
 
 
-def _task(function: Callable[P, Result]) -> Task[P, Result]:
-    """Makes a task that is tried again where that can help, as those of the steps are."""
-    return task(
-        retries=3,
-        retry_delay_seconds=exponential_backoff(10),
-        retry_condition_fn=worth_retrying,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        result_serializer="json",
-    )(function)
-
-
-@_task
+@task(**AS_THE_STUDY_SAYS)
 def retrain(
     study: Spec,
     *,
@@ -85,7 +69,7 @@ def retrain(
     }
 
 
-@_task
+@task(**AS_THE_STUDY_SAYS)
 def champion(study: Spec, *, overrides: dict[str, Any] | None = None, store: str | None = None) -> Result:
     """Tells who is the champion of a spec's model: what a flow that delivers goes by, for an event can be lost.
 

@@ -18,13 +18,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from prefect import Task, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
 
 from tune_tasks_prefect.aio import Step, awaited, with_twin
 from tune_tasks_prefect.opening import Source, opened_study
 from tune_tasks_prefect.pipelines import MAIN
-from tune_tasks_prefect.retries import worth_retrying
+from tune_tasks_prefect.retries import AS_THE_STUDY_SAYS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,12 +47,7 @@ def _task(function: Callable[P, R], name: str) -> Task[P, R]:
         name=name,
         task_run_name=run_name,
         tags={TAG},
-        retries=3,
-        retry_delay_seconds=exponential_backoff(10),
-        retry_condition_fn=worth_retrying,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        result_serializer="json",
+        **AS_THE_STUDY_SAYS,
     )(function)
 
 
